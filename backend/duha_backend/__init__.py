@@ -1,0 +1,1 @@
+"""The backend: ingest, stores, control, API and the operators' page."""

@@ -1,0 +1,1 @@
+"""What edge and backend agree on: pure data and pure functions, nothing else."""

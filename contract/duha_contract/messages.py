@@ -1,0 +1,145 @@
+"""The messages of the wire, version 1: typed, frozen, JSON, UTC milliseconds.
+
+Readers ignore fields they do not know; a new field is optional. Anything else is a
+new version on a new topic root.
+"""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from duha_contract.errors import MessageError
+from duha_contract.lighting import Calendar, Condition, Override, Place, Programme
+
+M = TypeVar("M", bound=msgspec.Struct)
+VERSION = 1
+MAX_BYTES = 128 * 1024
+LEAD_COLUMNS = ("device", "ts", "quality")
+EARLIEST_MS = 1_577_836_800_000  # 2020-01-01: older readings come from an unset clock
+
+Quality = Literal["good", "no_answer", "invalid"]
+ClockState = Literal["trusted", "unset"]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Readings of one kind of device, in columns.
+
+    `columns` begin with device, ts [ms] and quality, then quantities of the data
+    dictionary. A missing value is null, never a made-up number.
+    """
+
+    kind: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened at an instant."""
+
+    ts: int
+    code: str
+    device: str | None = None
+    detail: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the controller has made of a desired document."""
+
+    ts: int
+    revision: int
+    hash: str
+    applied: int
+    diverged: tuple[str, ...] = ()
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """One row of a controller's outbox.
+
+    `outbox` names the outbox file and `seq` counts its rows from 1 without a gap;
+    together with the controller they name the batch for ever.
+    """
+
+    v: int
+    boot: str
+    outbox: str
+    seq: int
+    clock: ClockState
+    tables: tuple[Table, ...] = ()
+    events: tuple[Event, ...] = ()
+    reports: tuple[Report, ...] = ()
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """Ranges of `seq`, both ends included, that the backend has committed.
+
+    `resend` asks for every unacknowledged batch at once: the backend has restarted.
+    """
+
+    v: int
+    outbox: str
+    ranges: tuple[tuple[int, int], ...] = ()
+    resend: bool = False
+
+
+class Status(msgspec.Struct, frozen=True):
+    """State of a controller; retained, and the last will."""
+
+    v: int
+    online: bool
+    ts: int = 0
+    version: str = ""
+    boot: str = ""
+    clock: ClockState = "trusted"
+    period_s: float = 0.0
+    backlog: int = 0
+    missed_cycles: int = 0
+    silent_units: int = 0
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What the controller shall do, whole: it replaces the document before it."""
+
+    v: int
+    revision: int
+    hash: str
+    issued: int
+    place: Place
+    programmes: tuple[Programme, ...] = ()
+    calendars: tuple[Calendar, ...] = ()
+    assignments: dict[str, str] = {}  # luminaire -> calendar
+    overrides: tuple[Override, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    def programme_by_id(self) -> dict[str, Programme]:
+        """The programmes by their id."""
+        return {programme.id: programme for programme in self.programmes}
+
+    def calendar_of(self, device: str) -> Calendar | None:
+        """The calendar that is assigned to a luminaire, if any."""
+        wanted = self.assignments.get(device)
+        return next((c for c in self.calendars if c.id == wanted), None)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Encode any message as JSON."""
+    return msgspec.json.encode(message)
+
+
+def decode(payload: bytes, kind: type[M]) -> M:
+    """Decode and check a message.
+
+    Raises
+    ------
+    MessageError
+        Not JSON, not this message, another version, or too large.
+    """
+    if len(payload) > MAX_BYTES:
+        raise MessageError(f"{len(payload)} bytes are more than {MAX_BYTES}")
+    try:
+        message = msgspec.json.decode(payload, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MessageError(f"no {kind.__name__.lower()}: {error}") from None
+    version = getattr(message, "v", VERSION)
+    if version != VERSION:
+        raise MessageError(f"version {version} of the contract is not spoken here")
+    return message

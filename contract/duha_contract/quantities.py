@@ -1,0 +1,78 @@
+"""The data dictionary: what each kind of device measures, in which unit and range.
+
+A value outside its range is impossible, not merely unlikely: it is quarantined.
+Names carry their unit, so that a table of readings explains itself.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One column of readings.
+
+    Attributes
+    ----------
+    name : str
+        Column name, with its unit.
+    unit : str
+        Unit for people; empty for counts and flags.
+    low, high : float
+        Smallest and largest possible value [unit].
+    resolution : float
+        Step that is worth keeping [unit].
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    resolution: float
+    title: str
+
+
+def _q(
+    name: str, unit: str, low: float, high: float, resolution: float, title: str
+) -> Quantity:
+    return Quantity(name, unit, low, high, resolution, title)
+
+
+_LUMINAIRE = (
+    _q("level_commanded_pct", "%", 0, 100, 1, "Level that the controller asks for"),
+    _q("level_in_effect_pct", "%", 0, 100, 1, "Set-point read back from the driver"),
+    _q("level_actual_pct", "%", 0, 100, 1, "Light output that the driver reports"),
+    _q("power_w", "W", 0, 2000, 0.1, "Active power"),
+    _q("energy_wh", "Wh", 0, 4.3e9, 1, "Active energy since installation"),
+    _q("burning_h", "h", 0, 500_000, 0.1, "Burning hours"),
+    _q("driver_temperature_c", "°C", -50, 150, 0.1, "Driver temperature"),
+    _q("voltage_v", "V", 0, 500, 0.1, "Supply voltage"),
+    _q("switch_ons", "", 0, 4.3e9, 1, "Times switched on"),
+    _q("lamp_failure", "", 0, 1, 1, "Lamp failure reported by the driver"),
+)
+_METER = (
+    *(_q(f"voltage_l{p}_v", "V", 0, 500, 0.1, f"Voltage L{p}-N") for p in (1, 2, 3)),
+    *(_q(f"current_l{p}_a", "A", 0, 1000, 0.01, f"Current L{p}") for p in (1, 2, 3)),
+    *(
+        _q(f"power_l{p}_w", "W", -2.5e5, 2.5e5, 1, f"Active power L{p}")
+        for p in (1, 2, 3)
+    ),
+    _q("power_w", "W", -7.5e5, 7.5e5, 1, "Active power"),
+    _q("frequency_hz", "Hz", 40, 70, 0.01, "Frequency"),
+    _q("energy_kwh", "kWh", 0, 1e9, 0.01, "Imported active energy"),
+)
+_RAIN_GAUGE = (
+    _q("tips_total", "", 0, 4.3e9, 1, "Tip counter as read, before any arithmetic"),
+    _q("tips", "", 0, 65_535, 1, "Tips since the last reading"),
+    _q("rain_mm", "mm", 0, 500, 0.01, "Rain since the last reading"),
+    _q("interval_s", "s", 0, 4e8, 1, "Time since the last reading"),
+)
+
+KINDS: dict[str, tuple[Quantity, ...]] = {
+    "luminaire": _LUMINAIRE,
+    "meter": _METER,
+    "rain_gauge": _RAIN_GAUGE,
+}
+BY_NAME: dict[str, dict[str, Quantity]] = {
+    kind: {quantity.name: quantity for quantity in quantities}
+    for kind, quantities in KINDS.items()
+}

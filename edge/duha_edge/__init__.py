@@ -1,0 +1,1 @@
+"""The agent in the cabinet: Modbus in, MQTT out, programmes kept without a backend."""

@@ -1,0 +1,273 @@
+"""The composition root of the edge: one task group holds every task of the agent."""
+
+import asyncio
+import importlib.metadata
+import logging
+import time
+from pathlib import Path
+
+from duha_contract.clock import Clock
+from duha_contract.errors import ContractError
+from duha_contract.messages import (
+    EARLIEST_MS,
+    LEAD_COLUMNS,
+    ClockState,
+    Desired,
+    Event,
+    Quality,
+    Status,
+    Table,
+)
+from duha_contract.quantities import KINDS
+from duha_contract.rain import increment, possible_tips
+from duha_edge import profiles
+from duha_edge.bus import Bus, Urgency
+from duha_edge.errors import BusError
+from duha_edge.executor import Executor
+from duha_edge.link import Link
+from duha_edge.outbox import Content, CounterState, Outbox
+from duha_edge.points import Block, blocks, decode, encode_write
+from duha_edge.profiles import Counter, Profile
+from duha_edge.site import DeviceConfig, SiteFile
+
+log = logging.getLogger(__name__)
+
+LEVEL = "level_in_effect_pct"
+CONTROL_S = 0.3
+"""How often the programme is looked at, in real seconds."""
+
+Values = dict[str, float | None]
+Row = tuple[object, ...]
+
+
+class Device:
+    """A configured device with its profile worked out."""
+
+    def __init__(self, config: DeviceConfig) -> None:
+        self.id = config.id
+        self.unit = config.unit
+        self.bus = config.bus
+        self.profile: Profile = profiles.load(config.profile)
+        self.blocks = blocks(self.profile.point)
+        self.dimmable = LEVEL in config.writes
+
+
+class Agent:
+    """Polls, stores, sends, and keeps the lights as the desired document says."""
+
+    def __init__(self, file: SiteFile, clock: Clock) -> None:
+        self.file = file
+        self.clock = clock
+        folder = Path(file.site.data)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.outbox = Outbox(folder / "outbox.db", int(file.outbox.max_mib * 2**20))
+        self.devices = {config.id: Device(config) for config in file.device}
+        self.buses = {config.name: Bus(config) for config in file.bus}
+        self.executor = Executor(
+            [device.id for device in self.devices.values() if device.dimmable],
+            file.site.place,
+            folder / "desired.json",
+        )
+        self.link = Link(
+            file.site, file.broker, self.outbox, self.status, self._desired
+        )
+        self._counters = self.outbox.counters()
+        self._missed = 0
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        log.info(
+            "controller %s: %d devices on %d lines, outbox %s",
+            self.file.site.controller,
+            len(self.devices),
+            len(self.buses),
+            self.outbox.path,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, bus in self.buses.items():
+                    group.create_task(bus.run(), name=f"bus {name}")
+                    group.create_task(self._poll(name), name=f"poll {name}")
+                group.create_task(self._control(), name="control")
+                group.create_task(self.link.run(), name="link")
+        finally:
+            self.outbox.close()
+
+    def status(self) -> Status:
+        """The state of this controller."""
+        return Status(
+            v=1,
+            online=True,
+            ts=self.clock.now_ms(),
+            version=importlib.metadata.version("duha"),
+            boot=self.outbox.boot,
+            clock=self._clock_state(),
+            period_s=self.file.site.period_s,
+            backlog=len(self.outbox),
+            missed_cycles=self._missed,
+            silent_units=sum(bus.silent_units for bus in self.buses.values()),
+        )
+
+    def _clock_state(self) -> ClockState:
+        return "trusted" if self.clock.now_ms() >= EARLIEST_MS else "unset"
+
+    def _desired(self, desired: Desired) -> None:
+        try:
+            if self.executor.accept(desired):
+                log.info("desired revision %d is in force", desired.revision)
+        except ContractError as error:
+            log.warning("desired revision %d refused: %s", desired.revision, error)
+            event = Event(self.clock.now_ms(), "desired_refused", detail=str(error))
+            self.outbox.put([Content(vital=True, events=(event,))])
+
+    # -- polling ---------------------------------------------------------------
+
+    async def _poll(self, bus: str) -> None:
+        """Read every device of a line at a fixed rate; a late cycle skips, never piles."""
+        devices = [device for device in self.devices.values() if device.bus == bus]
+        period = self.clock.real_seconds(self.file.site.period_s)
+        due = time.monotonic()
+        while True:
+            await self._cycle(devices)
+            due += period
+            late = time.monotonic() - due
+            if late > 0:
+                skipped = int(late // period) + 1
+                self._missed += skipped
+                due += skipped * period
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    async def _cycle(self, devices: list[Device]) -> None:
+        rows: dict[str, list[Row]] = {}
+        counters: dict[str, CounterState] = {}
+        events: list[Event] = []
+        for device in devices:
+            values, quality = await self._read(device)
+            ts = self.clock.now_ms()
+            if device.profile.counter is not None and quality == "good":
+                event = self._count(
+                    device, device.profile.counter, values, ts, counters
+                )
+                events += [event] if event else []
+            columns = [values.get(q.name) for q in KINDS[device.profile.kind]]
+            rows.setdefault(device.profile.kind, []).append(
+                (device.id, ts, quality, *columns)
+            )
+        await self._store(rows, events, counters)
+
+    async def _read(self, device: Device) -> tuple[Values, Quality]:
+        """Values of a device by quantity; all missing when it gives no good answer."""
+        bus = self.buses[device.bus]
+        words: dict[tuple[str, int], int] = {}
+        try:
+            for block in device.blocks:
+                found = await bus.read(device.unit, block)
+                words |= {(block.table, address): w for address, w in found.items()}
+        except BusError as error:
+            log.debug("%s: %s", device.id, error)
+            self.executor.saw(device.id, None)
+            return self._with_command(device, {}), "no_answer"
+        values: Values = {}
+        for point in device.profile.point:
+            mine = {a: w for (table, a), w in words.items() if table == point.table}
+            values[point.quantity] = decode(point, mine)
+        self.executor.saw(device.id, values.get(LEVEL))
+        return self._with_command(device, values), "good"
+
+    def _with_command(self, device: Device, values: Values) -> Values:
+        if device.dimmable:
+            values["level_commanded_pct"] = self.executor.commanded(device.id)
+        return values
+
+    def _count(
+        self,
+        device: Device,
+        counter: Counter,
+        values: Values,
+        ts: int,
+        counters: dict[str, CounterState],
+    ) -> Event | None:
+        """Turn a raw counter into tips and rain since the last reading."""
+        total = values.get("tips_total")
+        if total is None:
+            return None
+        before = self._counters.get(device.id)
+        seconds = (ts - before.ts) / 1000 if before else 0.0
+        found = increment(
+            before.raw if before else None,
+            int(total),
+            modulus=counter.modulus,
+            most=possible_tips(seconds, counter.mm_per_tip),
+        )
+        values["tips"] = found.tips
+        values["rain_mm"] = round(found.tips * counter.mm_per_tip, 4)
+        values["interval_s"] = round(max(0.0, seconds), 3)
+        self._counters[device.id] = counters[device.id] = CounterState(int(total), ts)
+        if found.event == "reset":
+            detail = f"{before.raw if before else ''} -> {int(total)}"
+            return Event(ts, "counter_reset", device.id, detail)
+        return None
+
+    async def _store(
+        self,
+        rows: dict[str, list[Row]],
+        events: list[Event],
+        counters: dict[str, CounterState],
+    ) -> None:
+        """Put a poll cycle into the outbox: rain and events apart from telemetry."""
+        rain = tuple(_table(k, r) for k, r in rows.items() if k == "rain_gauge")
+        other = tuple(_table(k, r) for k, r in rows.items() if k != "rain_gauge")
+        if lost := self.outbox.take_lost():
+            now = self.clock.now_ms()
+            events.append(Event(now, "outbox_full", detail=f"{lost} batches dropped"))
+        contents = []
+        if rain or events:
+            contents.append(Content(vital=True, tables=rain, events=tuple(events)))
+        if other:
+            contents.append(Content(vital=False, tables=other))
+        await asyncio.to_thread(
+            self.outbox.put, contents, self._clock_state(), counters
+        )
+        self.link.wake()
+
+    # -- lights ----------------------------------------------------------------
+
+    async def _control(self) -> None:
+        """Look at the programme several times a second; write what has changed."""
+        while True:
+            due = self.executor.to_write(self.clock.now(), time.monotonic())
+            by_bus: dict[str, list[tuple[Device, int]]] = {}
+            for name, level in due.items():
+                device = self.devices[name]
+                by_bus.setdefault(device.bus, []).append((device, level))
+            async with asyncio.TaskGroup() as group:
+                for orders in by_bus.values():
+                    group.create_task(self._write(orders), name="write levels")
+            report = self.executor.report(self.clock.now_ms())
+            if report is not None:
+                content = Content(vital=True, reports=(report,))
+                await asyncio.to_thread(self.outbox.put, [content], self._clock_state())
+                self.link.wake()
+            await asyncio.sleep(CONTROL_S)
+
+    async def _write(self, orders: list[tuple[Device, int]]) -> None:
+        """Write levels on one line, then read back each."""
+        for device, level in orders:
+            bus = self.buses[device.bus]
+            address, word = encode_write(device.profile, LEVEL, level)
+            self.executor.told(device.id, level, time.monotonic())
+            try:
+                await bus.write(device.unit, address, word)
+                block = Block("holding", address, 1)
+                words = await bus.read(device.unit, block, Urgency.VERIFY)
+            except BusError as error:
+                log.debug("%s: %s", device.id, error)
+                self.executor.saw(device.id, None)
+                continue
+            point = device.profile.point_of(LEVEL)
+            self.executor.saw(device.id, decode(point, words) if point else None)
+
+
+def _table(kind: str, rows: list[Row]) -> Table:
+    columns = (*LEAD_COLUMNS, *(quantity.name for quantity in KINDS[kind]))
+    return Table(kind, columns, tuple(rows))

@@ -1,0 +1,197 @@
+"""The way to the backend and back. The only module of the edge that knows MQTT."""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import aiomqtt
+
+from duha_contract.errors import MessageError
+from duha_contract.messages import Ack, Desired, Status, decode, encode
+from duha_contract.topics import build
+from duha_edge.outbox import Outbox, Stored
+from duha_edge.site import Broker, Site
+
+log = logging.getLogger(__name__)
+
+WINDOW = 16
+"""Batches that may be on their way without the backend's acknowledgement."""
+RESEND_S = 10.0
+STATUS_S = 10.0
+PUBLISH_S = 3.0
+LONGEST_PAUSE_S = 15.0
+
+
+class Link:
+    """Sends what is due in the outbox until it is acknowledged; hands desired documents on.
+
+    Parameters
+    ----------
+    site, broker : Site, Broker
+        Who this controller is and where the broker is.
+    outbox : Outbox
+        What there is to send.
+    status : callable
+        Makes the status message of now.
+    desired : callable
+        Takes a desired document.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        broker: Broker,
+        outbox: Outbox,
+        status: Callable[[], Status],
+        desired: Callable[[Desired], None],
+    ) -> None:
+        self._site = site
+        self._broker = broker
+        self._outbox = outbox
+        self._status = status
+        self._desired = desired
+        self._in_flight: dict[int, float] = {}
+        self._live_from = 0
+        self._work = asyncio.Event()
+        self.connected = False
+
+    def wake(self) -> None:
+        """There is something new in the outbox."""
+        self._work.set()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        pause = 0.5
+        while True:
+            try:
+                async with self._client() as client:
+                    pause = 0.5
+                    await self._converse(client)
+            except* (aiomqtt.MqttError, TimeoutError) as group:
+                log.warning("link: %s; again in %.1f s", group.exceptions[0], pause)
+            self.connected = False
+            await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311
+            pause = min(LONGEST_PAUSE_S, pause * 2)
+
+    def _client(self) -> aiomqtt.Client:
+        site, broker = self._site, self._broker
+        gone = encode(Status(v=1, online=False))
+        return aiomqtt.Client(
+            broker.host,
+            broker.port,
+            identifier=f"duha-{site.city}-{site.controller}",
+            username=broker.username,
+            password=_password(broker),
+            tls_context=_tls(broker),
+            will=aiomqtt.Will(self._topic("status"), gone, qos=1, retain=True),
+            keepalive=15,
+            timeout=PUBLISH_S,
+            max_queued_incoming_messages=1000,
+        )
+
+    async def _converse(self, client: aiomqtt.Client) -> None:
+        await client.subscribe([(self._topic("ack"), 1), (self._topic("desired"), 1)])
+        self._in_flight.clear()
+        self._live_from = self._outbox.next_seq
+        self._work.set()
+        self.connected = True
+        log.info("link: connected, %d batches wait", len(self._outbox))
+        try:
+            # Whichever breaks first ends the others: a publish that hangs on a dead
+            # connection must not delay the next one.
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(client), name="link listen")
+                group.create_task(self._send(client), name="link send")
+                group.create_task(self._tell(client), name="link status")
+        except asyncio.CancelledError:
+            await self._say_goodbye(client)
+            raise
+
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        gone = encode(Status(v=1, online=False))
+        try:
+            await client.publish(self._topic("status"), gone, qos=1, retain=True)
+        except aiomqtt.MqttError as error:
+            log.warning("link: could not say goodbye: %s", error)
+
+    async def _tell(self, client: aiomqtt.Client) -> None:
+        while True:
+            message = encode(self._status())
+            await client.publish(self._topic("status"), message, qos=1, retain=True)
+            await asyncio.sleep(STATUS_S)
+
+    async def _listen(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            leaf = message.topic.value.rsplit("/", 1)[-1]
+            payload = message.payload
+            if not isinstance(payload, bytes) or not payload:
+                continue
+            try:
+                if leaf == "ack":
+                    await self._acknowledged(decode(payload, Ack))
+                elif leaf == "desired":
+                    self._desired(decode(payload, Desired))
+            except MessageError as error:
+                log.warning("link: %s refused: %s", leaf, error)
+
+    async def _acknowledged(self, ack: Ack) -> None:
+        if ack.resend:
+            self._in_flight.clear()
+        if ack.outbox == self._outbox.id:
+            await asyncio.to_thread(self._outbox.acknowledge, ack.ranges)
+            for first, last in ack.ranges:
+                for seq in range(first, min(last, self._outbox.next_seq) + 1):
+                    self._in_flight.pop(seq, None)
+        self._work.set()
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._work.clear()
+            now = loop.time()
+            self._in_flight = {s: t for s, t in self._in_flight.items() if t > now}
+            room = WINDOW - len(self._in_flight)
+            due = await asyncio.to_thread(
+                self._outbox.due, self._in_flight, self._live_from, room
+            )
+            if due:
+                await self._publish(client, due, now + RESEND_S)
+                continue
+            try:
+                await asyncio.wait_for(self._work.wait(), self._until_resend(now))
+            except TimeoutError:
+                log.info("link: %d batches not acknowledged yet", len(self._in_flight))
+
+    def _until_resend(self, now: float) -> float | None:
+        """Seconds until the first unacknowledged batch is due again."""
+        return (
+            max(0.1, min(self._in_flight.values()) - now) if self._in_flight else None
+        )
+
+    async def _publish(
+        self, client: aiomqtt.Client, due: list[Stored], resend_at: float
+    ) -> None:
+        topic = self._topic("data")
+        for batch in due:
+            self._in_flight[batch.seq] = resend_at
+        async with asyncio.TaskGroup() as group:
+            for batch in due:
+                group.create_task(client.publish(topic, batch.payload, qos=1))
+
+    def _topic(self, leaf: str) -> str:
+        return build(self._site.city, self._site.controller, leaf)  # type: ignore[arg-type]
+
+
+def _password(broker: Broker) -> str | None:
+    if broker.password_file is None:
+        return None
+    return Path(broker.password_file).read_text("utf-8").strip()
+
+
+def _tls(broker: Broker) -> ssl.SSLContext | None:
+    if broker.tls_ca is None:
+        return None
+    return ssl.create_default_context(cafile=broker.tls_ca)

@@ -1,0 +1,1 @@
+"""A city without hardware: its physics, its Modbus ports, its weather, its troubles."""

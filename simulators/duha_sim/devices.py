@@ -1,0 +1,169 @@
+"""Simulated devices: physics behind the registers of a profile."""
+
+from abc import ABC, abstractmethod
+
+from duha_contract.clock import Clock
+from duha_edge.points import encode
+from duha_edge.profiles import Profile
+from duha_sim.modbus import ILLEGAL_ADDRESS, ILLEGAL_VALUE, Refusal
+from duha_sim.physics import (
+    Gauge,
+    Lamp,
+    Meter,
+    advance_gauge,
+    advance_lamp,
+    advance_meter,
+    counter,
+    lamp_power,
+    set_level,
+)
+from duha_sim.storm import Weather
+
+AMBIENT_C = 8.0
+
+
+class _Registers(ABC):
+    """Makes the registers of a profile from current values; the rest is refused."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+
+    @abstractmethod
+    def values(self) -> dict[str, float]:
+        """Quantities now."""
+
+    def read(self, table: str, address: int, count: int) -> list[int]:
+        """Registers from the current values; holes within the map read as zero."""
+        image = self._image(table)
+        last = max(image, default=-1)
+        if address + count - 1 > last:
+            raise Refusal(ILLEGAL_ADDRESS)
+        return [image.get(address + i, 0) for i in range(count)]
+
+    def write(self, address: int, words: list[int]) -> None:
+        """Refuse: a device takes no writes unless it says so."""
+        del address, words
+        raise Refusal(ILLEGAL_ADDRESS)
+
+    def _image(self, table: str) -> dict[int, int]:
+        values = self.values()
+        image: dict[int, int] = {}
+        for point in self.profile.point:
+            if point.table == table and point.quantity in values:
+                words = encode(point, values[point.quantity])
+                image |= {point.address + i: word for i, word in enumerate(words)}
+        return image
+
+
+class Luminaire(_Registers):
+    """A lamp and driver that live on the clock."""
+
+    def __init__(self, profile: Profile, clock: Clock, lamp: Lamp) -> None:
+        super().__init__(profile)
+        self._clock = clock
+        self._at = clock.now()
+        self._lamp = lamp
+
+    @property
+    def lamp(self) -> Lamp:
+        """The lamp at this instant."""
+        now = self._clock.now()
+        self._lamp = advance_lamp(self._lamp, now - self._at, AMBIENT_C)
+        self._at = now
+        return self._lamp
+
+    def set_burnt_out(self, burnt_out: bool) -> None:
+        """Break the lamp or put in a new one."""
+        lamp = self.lamp
+        if lamp.burnt_out != burnt_out:
+            self._lamp = Lamp(
+                **{name: getattr(lamp, name) for name in lamp.__slots__}
+                | {"burnt_out": burnt_out}
+            )
+
+    def values(self) -> dict[str, float]:
+        """What the driver reports."""
+        lamp = self.lamp
+        return {
+            "level_in_effect_pct": 100 * lamp.setpoint,
+            "level_actual_pct": 100 * lamp.light,
+            "power_w": lamp_power(lamp),
+            "energy_wh": lamp.energy_wh,
+            "burning_h": lamp.burning_s / 3600,
+            "driver_temperature_c": lamp.temperature_c,
+            "voltage_v": 230.4,
+            "switch_ons": lamp.switch_ons % 65_536,
+            "lamp_failure": lamp.burnt_out,
+        }
+
+    def write(self, address: int, words: list[int]) -> None:
+        """Take a new set-point [%]; everything else is refused."""
+        point = self.profile.point_of("level_in_effect_pct")
+        if point is None or address != point.address or len(words) != 1:
+            raise Refusal(ILLEGAL_ADDRESS)
+        if words[0] > 100:
+            raise Refusal(ILLEGAL_VALUE)
+        self._lamp = set_level(self.lamp, words[0] / 100)
+
+
+class MeterUnit(_Registers):
+    """A meter over the lamps of its cabinet, dealt to three phases."""
+
+    def __init__(self, profile: Profile, clock: Clock, lamps: list[Luminaire]) -> None:
+        super().__init__(profile)
+        self._clock = clock
+        self._at = clock.now()
+        self._lamps = lamps
+        self._meter = Meter()
+
+    def values(self) -> dict[str, float]:
+        """What the meter shows."""
+        now = self._clock.now()
+        first, second, third = (
+            [unit.lamp for unit in self._lamps[phase::3]] for phase in range(3)
+        )
+        meter = advance_meter(self._meter, (first, second, third), now - self._at)
+        self._meter, self._at = meter, now
+        values: dict[str, float] = {
+            "power_w": sum(meter.power_w),
+            "frequency_hz": meter.frequency_hz,
+            "energy_kwh": meter.energy_kwh,
+        }
+        for phase in range(3):
+            values[f"voltage_l{phase + 1}_v"] = meter.voltage_v[phase]
+            values[f"current_l{phase + 1}_a"] = meter.current_a[phase]
+            values[f"power_l{phase + 1}_w"] = meter.power_w[phase]
+        return values
+
+
+class GaugeUnit(_Registers):
+    """A tipping-bucket gauge under the weather."""
+
+    STEP_S = 20.0
+
+    def __init__(
+        self, profile: Profile, clock: Clock, weather: Weather, place: tuple[float, float],
+        tips: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(profile)
+        self._clock = clock
+        self._at = clock.now()
+        self._weather = weather
+        self._place = place
+        self._gauge = Gauge(tips=tips)
+
+    def set_blocked(self, blocked: bool) -> None:
+        """Block or clear the funnel."""
+        self.values()
+        gauge = self._gauge
+        self._gauge = Gauge(gauge.mm_per_tip, gauge.water_mm, gauge.tips, blocked)
+
+    def values(self) -> dict[str, float]:
+        """The counter, after all rain that has fallen until now."""
+        now = self._clock.now()
+        while self._at < now:
+            span = min(self.STEP_S, now - self._at)
+            rate = self._weather.intensity(self._at + span / 2, *self._place)
+            self._gauge = advance_gauge(self._gauge, rate * span / 3600)
+            self._at += span
+        return {"tips_total": counter(self._gauge)}
