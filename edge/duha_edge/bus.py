@@ -12,9 +12,9 @@ import asyncio
 import enum
 import itertools
 import logging
+import termios
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,9 +204,10 @@ class Bus:
         if wait > 0:
             await asyncio.sleep(wait)
         self._tried = self._monotonic()
-        connected = False
-        with suppress(OSError, ModbusException):
+        try:
             connected = await self._client.connect()
+        except (OSError, ModbusException, termios.error) as error:
+            raise NoAnswer(f"{self._named(unit)}: {self._where()}: {error}") from None
         if not connected:
             raise NoAnswer(f"{self._named(unit)}: cannot open {self._where()}")
 

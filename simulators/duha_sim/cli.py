@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
-
 from duha_sim import storm, streets, trouble
 from duha_sim.city import SimulatedCity, serve
 

@@ -26,7 +26,6 @@ from typing import Any
 
 from duha_contract.clock import TIMELINE_VARIABLE, Timeline
 from duha_contract.lighting import Place, Sun
-
 from duha_sim import streets
 from duha_sim.cli import add_city_options, city_of
 from duha_sim.streets import City
@@ -218,9 +217,12 @@ class Demo:
         ]
         for bus in cabinet.buses:
             where = ports[f"{cabinet.id}/{bus.name}"]
-            line = f'port = "{where}"\nbaud = 38400' if bus.type == "rtu" else (
-                f'host = "127.0.0.1"\nport = {where}'
-            )  # fmt: skip
+            # A pseudo-terminal knows no parity, hence 8N1.
+            line = (
+                f'port = "{where}"\nbaud = 38400\nformat = "8N1"'
+                if bus.type == "rtu"
+                else f'host = "127.0.0.1"\nport = {where}'
+            )
             lines += ["[[bus]]", f'name = "{bus.name}"', f'type = "{bus.type}"', line]
         for device in cabinet.devices:
             lines += [
@@ -247,7 +249,9 @@ class Demo:
             for device in cabinet.devices
             if device.kind == "luminaire" and device.street in main
         ]
-        self._ask("PUT", "/groups/main-streets", {"name": "Main streets", "members": members})
+        self._ask(
+            "PUT", "/groups/main-streets", {"name": "Main streets", "members": members}
+        )
 
     def _until_live(self, lamps: int) -> None:
         def live() -> bool:
@@ -266,9 +270,13 @@ class Demo:
         else:
             print(f"\n    {url}\n\nSign in with the token of the first start; another:")
             print(f"    duha backend token NAME --data {self._folder / 'backend'}")
-        print(f"Break something:  duha sim trouble {self._folder / 'devices'} RVO-001-L007 dead")
+        print(
+            f"Break something:  duha sim trouble {self._folder / 'devices'} RVO-001-L007 dead"
+        )
         if self._options.broker == "mosquitto":
-            print(f"Listen in:        mosquitto_sub -p {self._broker_port} -t 'duha/#' -v")
+            print(
+                f"Listen in:        mosquitto_sub -p {self._broker_port} -t 'duha/#' -v"
+            )
         print(f"Logs: {self._logs}   Ctrl-C stops everything.", flush=True)
 
     # -- while it runs -------------------------------------------------------------------
@@ -282,7 +290,9 @@ class Demo:
     def _check_children(self) -> None:
         for name, child in self._children.items():
             if child.poll() is not None:
-                raise DemoError(f"{name} ended ({child.returncode}):\n{self._tail(name)}")
+                raise DemoError(
+                    f"{name} ended ({child.returncode}):\n{self._tail(name)}"
+                )
 
     def _remember(self) -> None:
         """Keep where the city's clock is, so that a next start goes on from there."""
@@ -295,7 +305,9 @@ class Demo:
         order = [n for n in self._children if n not in last] + list(last)
         groups = (order[:-3], *([name] for name in last))
         for group in groups:
-            children = [self._children[name] for name in group if name in self._children]
+            children = [
+                self._children[name] for name in group if name in self._children
+            ]
             for child in children:
                 child.terminate()
             for child in children:
@@ -332,8 +344,11 @@ class Demo:
 
     def _spawn_command(self, name: str, command: list[str]) -> None:
         timeline = "" if self._options.now else str(self._timeline)
-        environment = os.environ | {TIMELINE_VARIABLE: timeline, "PYTHONUNBUFFERED": "1"}
-        with (self._logs / f"{name}.log").open("wb") as log:
+        environment = os.environ | {
+            TIMELINE_VARIABLE: timeline,
+            "PYTHONUNBUFFERED": "1",
+        }
+        with (self._logs / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 env=environment, start_new_session=True, preexec_fn=_die_with_parent,
@@ -349,7 +364,7 @@ class Demo:
         return False
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - our own backend
+        request = urllib.request.Request(
             f"http://127.0.0.1:{self._http_port}/api/v1{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
@@ -370,7 +385,9 @@ class Demo:
         while not ready():
             self._check_children()
             if time.monotonic() > deadline:
-                raise DemoError(f"{what} did not come up in {limit:.0f} s; see {self._logs}")
+                raise DemoError(
+                    f"{what} did not come up in {limit:.0f} s; see {self._logs}"
+                )
             time.sleep(0.1)
 
     def _tail(self, name: str) -> str:

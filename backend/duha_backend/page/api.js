@@ -1,0 +1,33 @@
+// The backend's API; errors carry the sentence of its problem document.
+const ROOT = '/api/v1';
+
+export class ApiError extends Error {
+  constructor(status, detail) { super(detail); this.status = status; }
+}
+
+async function ask(method, path, body) {
+  const options = {method, headers: {}};
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers['Content-Type'] = 'application/json';
+  }
+  const answer = await fetch(ROOT + path, options);
+  if (answer.ok) return answer;
+  let detail = answer.statusText;
+  try { detail = (await answer.json()).detail ?? detail; } catch { /* not a problem document */ }
+  throw new ApiError(answer.status, detail);
+}
+
+export async function get(path) { return (await ask('GET', path)).json(); }
+export async function post(path, body) {
+  const answer = await ask('POST', path, body);
+  return answer.status === 204 ? null : answer.json();
+}
+export async function remove(path) { await ask('DELETE', path); }
+
+export async function state() {
+  const answer = await ask('GET', '/state');
+  return {seq: Number(answer.headers.get('x-seq')), bytes: new Uint8Array(await answer.arrayBuffer())};
+}
+
+export function events() { return new EventSource(`${ROOT}/events`); }
