@@ -204,7 +204,7 @@ class Live:
         shown = [
             self.latest[m].values.get("power_w") for m in meters if m in self.latest
         ]
-        return sum(value for value in shown if value is not None)
+        return float(sum(value for value in shown if value is not None))
 
     def _rained(self, gauge: str, ts: int, mm: float) -> None:
         fallen = self.rain.setdefault(gauge, deque())

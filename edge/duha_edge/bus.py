@@ -96,12 +96,12 @@ class Bus:
                 if block.table == "holding"
                 else self._client.read_input_registers
             )
-            answer = await call(block.address, count=block.count, device_id=unit)
+            answer = await call(block.address, count=block.length, device_id=unit)
             self._check(answer, unit, _FUNCTION[block.table])
             words = answer.registers
-            if len(words) != block.count:
+            if len(words) != block.length:
                 raise WrongAnswer(
-                    f"{self._named(unit)}: asked for {block.count} registers, got {len(words)}"
+                    f"{self._named(unit)}: asked for {block.length} registers, got {len(words)}"
                 )
             return {block.address + i: word for i, word in enumerate(words)}
 
@@ -222,14 +222,15 @@ class Bus:
 
     def _make_client(self) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
         config = self.config
-        common = {
-            "timeout": config.timeout_s,
-            "retries": 0,
-            "reconnect_delay": 0,
-            "trace_packet": self._on_bytes,
-        }
         if config.type == "tcp":
-            return AsyncModbusTcpClient(config.host, port=int(config.port), **common)
+            return AsyncModbusTcpClient(
+                config.host,
+                port=int(config.port),
+                timeout=config.timeout_s,
+                retries=0,
+                reconnect_delay=0,
+                trace_packet=self._on_bytes,
+            )
         return AsyncModbusSerialClient(
             str(config.port),
             framer=FramerType.RTU,
@@ -237,5 +238,8 @@ class Bus:
             bytesize=int(config.format[0]),
             parity=config.format[1],
             stopbits=int(config.format[2]),
-            **common,
+            timeout=config.timeout_s,
+            retries=0,
+            reconnect_delay=0,
+            trace_packet=self._on_bytes,
         )

@@ -127,7 +127,7 @@ class Link:
         async for message in client.messages:
             leaf = message.topic.value.rsplit("/", 1)[-1]
             payload = message.payload
-            if not isinstance(payload, bytes) or not payload:
+            if not payload:
                 continue
             try:
                 if leaf == "ack":

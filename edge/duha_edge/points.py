@@ -19,7 +19,7 @@ class Block(NamedTuple):
 
     table: TableName
     address: int
-    count: int
+    length: int
 
 
 def blocks(points: Iterable[Point], gap: int = WORTH_READING) -> tuple[Block, ...]:
@@ -42,15 +42,15 @@ def blocks(points: Iterable[Point], gap: int = WORTH_READING) -> tuple[Block, ..
         end = point.address + point.words
         last = made[-1] if made else None
         if last is not None and _joins(last, point, gap):
-            count = max(last.count, end - last.address)
-            made[-1] = last._replace(count=count)
+            length = max(last.length, end - last.address)
+            made[-1] = last._replace(length=length)
         else:
             made.append(Block(point.table, point.address, point.words))
     return tuple(made)
 
 
 def _joins(block: Block, point: Point, gap: int) -> bool:
-    reach = block.address + block.count + gap
+    reach = block.address + block.length + gap
     length = point.address + point.words - block.address
     return block.table == point.table and point.address <= reach and length <= MAX_WORDS
 

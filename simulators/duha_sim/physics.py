@@ -59,7 +59,7 @@ def power(kind: LampType, level: float) -> float:
     if level <= 0:
         return kind.standby_w
     own = 0.06 * kind.rated_w
-    return own + (kind.rated_w - own) * level**1.06
+    return float(own + (kind.rated_w - own) * level**1.06)
 
 
 def target_light(lamp: Lamp) -> float:

@@ -1,0 +1,53 @@
+# One obvious command for each job; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 --speed 60")
+	@exec $(BIN)/duha demo $(ARGS)
+
+test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-get where it may
+	$(BIN)/pytest -q $(ARGS)
+
+check: .venv/.dev  ## format, lint, types, arrows between rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/.dev  ## speed and memory, as figures (one JSON object as the last line)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: .venv/.dev  ## write docs/reference/ anew from the code
+	$(BIN)/python docs/generate.py
+
+picture: .venv/.dev  ## take the README's picture of the page anew (needs Chromium)
+	DUHA_PICTURE=docs/pictures/page.png $(BIN)/pytest -q tests/system/test_page.py -k picture
+
+tools:  ## install the servers and peers that the tests use (apt-get, where it may)
+	@sh deploy/test-tools.sh
+
+clean:  ## remove the environment and everything that was built
+	rm -rf .venv dist backend/duha_backend/page/vendor
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Duha needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Making a virtual environment in .venv ..."
+	@$(PYTHON) -m venv .venv || { echo "On Debian and Ubuntu: apt-get install python3-venv"; rm -rf .venv; exit 1; }
+
+.venv/.demo: pyproject.toml deploy/page/package-lock.json | .venv/bin/python
+	@test -f .venv/.dev || { echo "Installing Duha (half a minute the first time) ..."; \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -e ".[edge,backend,simulators]"; }
+	@touch $@
+
+.venv/.dev: pyproject.toml deploy/page/package-lock.json | .venv/bin/python
+	@echo "Installing Duha and its development tools (a minute the first time) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch .venv/.demo $@
+
+.PHONY: help demo test check bench docs picture tools clean
