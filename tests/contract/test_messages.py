@@ -1,0 +1,75 @@
+import msgspec
+import pytest
+
+from duha_contract.errors import MessageError
+from duha_contract.lighting import Calendar, Override, Place, Programme, Step
+from duha_contract.messages import (
+    MAX_BYTES,
+    Ack,
+    Batch,
+    Desired,
+    Event,
+    Report,
+    Status,
+    Table,
+    decode,
+    encode,
+)
+
+PLACE = Place(49.7, 13.4, "Europe/Prague")
+MESSAGES = [
+    Batch(
+        1,
+        "boot",
+        "box",
+        7,
+        "trusted",
+        (Table("lux", ("device", "ts", "quality"), (("L1", 1, "good"),)),),
+        (Event(1, "counter_reset", "SR-01"),),
+        (Report(1, 3, "abc", 60, ("L7",)),),
+    ),
+    Ack(1, "box", ((1, 5), (7, 7))),
+    Status(1, online=True, ts=5, version="0.1.0", backlog=3),
+    Desired(
+        1,
+        4,
+        "abc",
+        99,
+        PLACE,
+        (Programme("p", "P", (Step("sunset", 100),), wet_level=80),),
+        (Calendar("c", "C", "p"),),
+        {"L1": "c"},
+        (Override("o", 30, 1, 2, devices=("L1",)),),
+    ),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_a_message_survives_the_wire(message):
+    assert decode(encode(message), type(message)) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_unknown_fields_are_ignored(message):
+    raw = msgspec.json.decode(encode(message)) | {"from_the_future": 1}
+    assert decode(msgspec.json.encode(raw), type(message)) == message
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"hello", b"[]", b'{"v":1}', b"\xff\xfe", b'{"v":1,"outbox":5}'],
+)
+def test_a_payload_that_is_no_message_is_refused(payload):
+    with pytest.raises(MessageError):
+        decode(payload, Ack)
+
+
+def test_another_version_is_refused():
+    with pytest.raises(MessageError, match="version 2"):
+        decode(b'{"v":2,"outbox":"b"}', Ack)
+
+
+def test_a_message_beyond_the_size_limit_is_refused():
+    big = encode(Ack(1, "x" * MAX_BYTES))
+    with pytest.raises(MessageError, match="bytes"):
+        decode(big, Ack)

@@ -1,0 +1,128 @@
+"""What the lights do without a backend: simulated months in seconds."""
+
+import datetime as dt
+from zoneinfo import ZoneInfo
+
+import pytest
+from duha_contract.errors import ProgrammeError
+from duha_contract.lighting import Calendar, Override, Place, Programme, Step, Sun
+from duha_contract.messages import Desired
+from duha_edge.executor import RETRY_S, Executor
+
+PLZEN = Place(49.7475, 13.3776, "Europe/Prague")
+STREET = Programme(
+    "p", "P", (Step("sunset", 100), Step("22:00", 40), Step("sunrise", 0))
+)
+
+
+def at(text):
+    return dt.datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Prague")).timestamp()
+
+
+def document(revision=1, programme=STREET, **more):
+    return Desired(
+        1, revision, f"hash{revision}", 0, PLZEN, (programme,),
+        (Calendar("c", "C", "p"),), {"L1": "c", "L2": "c"}, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def executor(tmp_path):
+    return Executor(["L1", "L2"], PLZEN, tmp_path / "desired.json")
+
+
+def obey(executor, now, monotonic=0.0):
+    """Do what the executor asks, as devices that obey."""
+    due = executor.to_write(now, monotonic)
+    for device, level in due.items():
+        executor.told(device, level, monotonic)
+        executor.saw(device, float(level))
+    return due
+
+
+def test_without_a_document_the_street_is_lit_at_night(executor):
+    assert obey(executor, at("2026-11-23 13:00")) == {"L1": 0, "L2": 0}
+    assert obey(executor, at("2026-11-23 18:00")) == {"L1": 100, "L2": 100}
+    assert obey(executor, at("2026-11-23 18:01")) == {}
+
+
+def test_without_a_clock_the_street_is_lit(executor):
+    assert obey(executor, 100.0) == {"L1": 100, "L2": 100}
+
+
+def test_a_month_of_nights_over_the_clock_change_without_a_backend(executor):
+    executor.accept(document())
+    sun = Sun(PLZEN)
+    now, end, switched = at("2026-10-10 12:00"), at("2026-11-09 12:00"), 0
+    while now < end:
+        switched += len(obey(executor, now))
+        night = sun.night(sun.date_of(now))
+        local = dt.datetime.fromtimestamp(now, ZoneInfo("Europe/Prague"))
+        late = local.hour >= 22 or local.hour < 12
+        dark = night.sunset <= now < night.sunrise
+        assert executor.commanded("L1") == ((40 if late else 100) if dark else 0)
+        now += 300
+    assert switched == 2 + 30 * 3 * 2  # off at first, then three steps a night
+
+
+def test_the_document_is_kept_over_a_restart(executor, tmp_path):
+    assert executor.accept(document(7))
+    again = Executor(["L1"], PLZEN, tmp_path / "desired.json")
+    assert again.revision == 7
+    assert obey(again, at("2026-11-23 23:00")) == {"L1": 40}
+
+
+def test_a_broken_file_gives_the_default_not_a_stop(tmp_path):
+    (tmp_path / "desired.json").write_bytes(b'{"half')
+    executor = Executor(["L1"], PLZEN, tmp_path / "desired.json")
+    assert executor.revision == 0
+    assert obey(executor, at("2026-11-23 23:00")) == {"L1": 100}
+
+
+def test_the_same_document_a_hundred_times_changes_nothing(executor):
+    assert executor.accept(document())
+    assert not any(executor.accept(document()) for _ in range(100))
+
+
+def test_a_programme_that_cannot_be_is_refused_and_the_old_one_stays(executor):
+    executor.accept(document(1))
+    with pytest.raises(ProgrammeError):
+        executor.accept(document(2, Programme("p", "P", (Step("25:99", 1),))))
+    assert executor.revision == 1
+    assert obey(executor, at("2026-11-23 23:00")) == {"L1": 40, "L2": 40}
+
+
+def test_an_override_ends_by_itself(executor):
+    start, end = at("2026-11-23 20:00"), at("2026-11-23 21:00")
+    override = Override("o", 10, round(start * 1000), round(end * 1000), devices=("L2",))
+    executor.accept(document(overrides=(override,)))
+    assert obey(executor, start) == {"L1": 100, "L2": 10}
+    assert obey(executor, end - 1) == {}
+    assert obey(executor, end) == {"L2": 100}
+
+
+def test_drift_is_healed_and_reported(executor):
+    executor.accept(document())
+    now = at("2026-11-23 23:00")
+    obey(executor, now)
+    first = executor.report(1)
+    assert first is not None
+    assert (first.revision, first.applied, first.diverged) == (1, 2, ())
+    assert executor.report(2) is None
+    executor.saw("L1", 77.0)  # somebody turned the knob
+    report = executor.report(3)
+    assert report is not None
+    assert report.diverged == ("L1",)
+    assert executor.to_write(now, RETRY_S) == {"L1": 40}
+    obey(executor, now, RETRY_S)
+    healed = executor.report(4)
+    assert healed is not None
+    assert healed.diverged == ()
+
+
+def test_a_luminaire_that_does_not_answer_is_diverged_and_asked_again(executor):
+    now = at("2026-11-23 23:00")
+    obey(executor, now)
+    executor.saw("L2", None)
+    assert executor.to_write(now, 1.0) == {}
+    assert executor.to_write(now, RETRY_S) == {"L2": 100}

@@ -1,0 +1,78 @@
+import pytest
+
+from duha_edge import site
+from duha_edge.errors import ConfigError
+
+GOOD = """\
+[site]
+city = "plzen"
+controller = "RVO-001"
+latitude = 49.7
+longitude = 13.4
+zone = "Europe/Prague"
+
+[[bus]]
+name = "line1"
+type = "tcp"
+host = "127.0.0.1"
+port = 5020
+
+[[device]]
+id = "L1"
+bus = "line1"
+unit = 1
+profile = "luminaire-generic"
+writes = ["level_in_effect_pct"]
+
+[[device]]
+id = "L2"
+bus = "line1"
+unit = 2
+profile = "luminaire-generic"
+"""
+
+
+def test_a_good_file_is_read():
+    found = site.parse(GOOD)
+    assert found.site.controller == "RVO-001"
+    assert [device.id for device in found.device] == ["L1", "L2"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "named"),
+    [
+        ('city = "plzen"', 'city = "plzen"\ncolour = "red"', 3, "unknown key `colour`"),
+        ("unit = 2\n", "unit = 2\nunits = 3\n", 25, "unknown key `units`"),
+        ('host = "127.0.0.1"', 'hosts = "127.0.0.1"', 11, "unknown key `hosts`"),
+        ("unit = 2\n", "unit = 0\n", 24, ">= 1"),
+        ("latitude = 49.7", "latitude = 149.7", 4, "<= 90"),
+        ("unit = 2\n", "unit = 1\n", 24, "used twice"),
+        ('id = "L2"', 'id = "L1"', 22, "used twice"),
+        ('zone = "Europe/Prague"', 'zone = "Europe/Plzen"', 6, "time zone"),
+        (
+            'unit = 2\nprofile = "luminaire-generic"',
+            'unit = 2\nprofile = "lamp"',
+            25,
+            "no profile",
+        ),
+        ('writes = ["level_in_effect_pct"]', 'writes = ["power_w"]', 18, "writable"),
+        ('id = "L2"\nbus = "line1"', 'id = "L2"\nbus = "line7"', 23, "line7"),
+        ('type = "tcp"', 'type = "udp"', 10, "udp"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(old, new, line, named):
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        site.parse(GOOD.replace(old, new, 1), "site.toml")
+    assert named in str(caught.value)
+    assert str(caught.value).startswith(f"site.toml:{line}: ")
+
+
+def test_what_is_no_toml_says_where():
+    with pytest.raises(ConfigError, match="line 2"):
+        site.parse("[site]\ncity = \n", "site.toml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        site.load(tmp_path / "site.toml")
