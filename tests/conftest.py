@@ -31,10 +31,13 @@ def _leaving_nothing(test):
     async def checked(*args, **kwargs):
         before = asyncio.all_tasks()
         await test(*args, **kwargs)
-        for _ in range(3):
-            await asyncio.sleep(0)
-        left = [t.get_name() for t in asyncio.all_tasks() - before if not t.done()]
-        assert not left, f"tasks left behind: {left}"
+        left: list[str] = []
+        for _ in range(60):  # what was told to end may take a moment
+            left = [t.get_name() for t in asyncio.all_tasks() - before if not t.done()]
+            if not left:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"tasks left behind: {left}")
 
     return checked
 

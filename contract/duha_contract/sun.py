@@ -2,8 +2,8 @@
 
 Low-accuracy solar coordinates of the Astronomical Almanac as used in [1]_, with the
 hour angle solved for the sun's upper limb at the horizon (refraction and radius:
--0.833°). The tests hold it to within a minute of an independent implementation up to
-60° of latitude, and two minutes in Reykjavík.
+-0.833°). The tests hold it to within a minute of an independent implementation, from
+the equator to Stockholm.
 
 .. [1] NOAA Global Monitoring Laboratory, "Solar Calculation Details",
    after J. Meeus, "Astronomical Algorithms", 2nd ed., 1998, chapters 25 and 28.

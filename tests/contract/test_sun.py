@@ -11,7 +11,7 @@ from duha_contract import sun
 
 PLACES = [
     ("Plzeň", 49.7475, 13.3776),
-    ("Reykjavík", 64.1466, -21.9426),
+    ("Stockholm", 59.3293, 18.0686),
     ("Quito", -0.1807, -78.4678),
     ("Sydney", -33.8688, 151.2093),
     ("Suva", -18.1416, 178.4419),
@@ -33,9 +33,7 @@ def test_a_year_of_nights_agrees_with_astral(name, latitude, longitude):
                 ).timestamp()
                 for shift in (-1, 0, 1)
             ]
-            assert min(abs(c - moment) for c in candidates) < (
-                60 if abs(latitude) < 60 else 120
-            )
+            assert min(abs(c - moment) for c in candidates) < 60
 
 
 def test_the_night_is_the_one_that_begins_on_that_evening():

@@ -4,6 +4,7 @@ import datetime as dt
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from duha_contract.errors import ProgrammeError
 from duha_contract.lighting import Calendar, Override, Place, Programme, Step, Sun
 from duha_contract.messages import Desired
@@ -16,7 +17,11 @@ STREET = Programme(
 
 
 def at(text):
-    return dt.datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Prague")).timestamp()
+    return (
+        dt.datetime.fromisoformat(text)
+        .replace(tzinfo=ZoneInfo("Europe/Prague"))
+        .timestamp()
+    )
 
 
 def document(revision=1, programme=STREET, **more):
@@ -57,6 +62,7 @@ def test_a_month_of_nights_over_the_clock_change_without_a_backend(executor):
     while now < end:
         switched += len(obey(executor, now))
         night = sun.night(sun.date_of(now))
+        assert night is not None
         local = dt.datetime.fromtimestamp(now, ZoneInfo("Europe/Prague"))
         late = local.hour >= 22 or local.hour < 12
         dark = night.sunset <= now < night.sunrise
@@ -94,7 +100,9 @@ def test_a_programme_that_cannot_be_is_refused_and_the_old_one_stays(executor):
 
 def test_an_override_ends_by_itself(executor):
     start, end = at("2026-11-23 20:00"), at("2026-11-23 21:00")
-    override = Override("o", 10, round(start * 1000), round(end * 1000), devices=("L2",))
+    override = Override(
+        "o", 10, round(start * 1000), round(end * 1000), devices=("L2",)
+    )
     executor.accept(document(overrides=(override,)))
     assert obey(executor, start) == {"L1": 100, "L2": 10}
     assert obey(executor, end - 1) == {}

@@ -1,0 +1,104 @@
+import asyncio
+
+from duha_backend import live as live_module
+from duha_backend.live import Live
+from duha_backend.registry import Asset
+from duha_backend.validate import Columns
+from duha_contract.messages import Report, Status
+
+T0 = 1_800_000_000_000
+
+
+def city():
+    return Live(
+        [
+            Asset("RVO-001", "cabinet", "", "", "", 49, 13),
+            Asset("L1", "luminaire", "RVO-001", "", "", 49, 13),
+            Asset("L2", "luminaire", "RVO-001", "", "", 49, 13),
+            Asset("SR-01", "rain_gauge", "RVO-001", "", "", 49, 13),
+        ]
+    )
+
+
+def readings(ts, level=60, quality="good", failure=0, devices=("L1", "L2")):
+    n = len(devices)
+    return Columns(
+        "luminaire",
+        {
+            "device": list(devices), "ts": [ts] * n, "quality": [quality] * n,
+            "level_actual_pct": [level] * n, "lamp_failure": [failure] * n,
+        },
+    )  # fmt: skip
+
+
+def told(live, period_s=10.0):
+    live.told("RVO-001", Status(1, online=True, period_s=period_s))
+
+
+async def test_a_byte_for_each_luminaire():
+    live = city()
+    told(live)
+    assert list(live.state) == [live_module.UNKNOWN] * 2
+    live.take("RVO-001", [readings(T0)])
+    await live.tick(T0)
+    assert list(live.state) == [60, 60]
+    assert live.tick_now.indexes == [0, 1]
+    live.take("RVO-001", [readings(T0 + 1, failure=1, devices=("L2",))])
+    await live.tick(T0 + 1)
+    assert list(live.state) == [60, live_module.FAILURE]
+    assert (live.tick_now.indexes, live.tick_now.states) == ([1], [live_module.FAILURE])
+
+
+async def test_a_cabinet_is_stale_after_two_cycles_and_comes_back():
+    live = city()
+    told(live)
+    live.take("RVO-001", [readings(T0)])
+    await live.tick(T0 + 20_000)
+    assert live.figures(T0)["stale"] == []
+    await live.tick(T0 + 20_001)
+    assert list(live.state) == [live_module.STALE] * 2
+    assert live.figures(T0)["stale"] == ["RVO-001"]
+    live.take("RVO-001", [readings(T0 + 30_000)])
+    await live.tick(T0 + 30_000)
+    assert list(live.state) == [60, 60]
+
+
+async def test_no_answer_and_divergence_are_told_apart():
+    live = city()
+    told(live)
+    live.take(
+        "RVO-001", [readings(T0), readings(T0 + 1, None, "no_answer", None, ("L1",))]
+    )
+    live.reported("RVO-001", [Report(T0, 1, "h", 1, ("L2",))])
+    await live.tick(T0 + 1)
+    assert list(live.state) == [live_module.NO_ANSWER, live_module.DIVERGED]
+    assert (
+        live.latest["L1"].values["level_actual_pct"] == 60
+    )  # what it last said is kept
+    live.reported("RVO-001", [Report(T0 - 5, 1, "h", 1, ("L1",))])  # an old report
+    assert live.describe("L2") == "diverged"
+
+
+async def test_old_and_repeated_readings_change_nothing():
+    live = city()
+    told(live)
+    rain = Columns(
+        "rain_gauge",
+        {"device": ["SR-01"], "ts": [T0], "quality": ["good"], "rain_mm": [0.2]},
+    )
+    for _ in range(3):
+        live.take("RVO-001", [readings(T0), rain])
+    live.take("RVO-001", [readings(T0 - 60_000, level=5)])
+    await live.tick(T0)
+    assert list(live.state) == [60, 60]
+    assert live.rain_since("SR-01", T0 - 1) == 0.2
+
+
+async def test_ticks_are_numbered_and_wake_whoever_waits():
+    live = city()
+    waiting = asyncio.create_task(live.next_tick(0))
+    await asyncio.sleep(0)
+    await live.tick(T0)
+    assert (await waiting).seq == 1
+    await live.tick(T0 + 1)
+    assert (await live.next_tick(0)).seq == 2
