@@ -1,0 +1,1 @@
+"""Speed and memory as figures; never part of the tests."""

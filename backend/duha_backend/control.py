@@ -75,6 +75,7 @@ class Control:
         self._publish = publish
         self._conditions: dict[str, tuple[Condition, ...]] = {}
         self._desired = registry.desired()
+        self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._changed.set()
 
@@ -89,6 +90,10 @@ class Control:
 
     async def settle(self) -> None:
         """Bring every controller's document up to date and send what is new."""
+        async with self._settling:  # the clock and an operator may both ask for it
+            await self._settle()
+
+    async def _settle(self) -> None:
         now = self._clock.now_ms()
         wet_changed = self._weigh_rain(now)
         ended = any(o.end <= now for d in self._desired.values() for o in d.overrides)

@@ -105,7 +105,7 @@ class Link:
         await client.subscribe([(pattern(self._city, leaf), 1) for leaf in leaves])
         self._client = client
         log.info("link: connected to %s:%d", self._broker.host, self._broker.port)
-        for controller, document in self._documents().items():
+        for controller, document in list(self._documents().items()):
             await self.desired(controller, document)
             # Whatever was on its way when we went is asked for again at once.
             await self.acknowledge(controller, Ack(v=1, outbox="", resend=True))

@@ -35,6 +35,7 @@ class Controller:
 
     id: str
     status: Status | None = None
+    period_s: float = 10.0
     last_batch_ms: int | None = None
     report: Report | None = None
     stale: bool = True
@@ -136,7 +137,10 @@ class Live:
 
     def told(self, controller: str, status: Status) -> None:
         """Take the status of a controller."""
-        self.controller(controller).status = status
+        known = self.controller(controller)
+        known.status = status
+        if status.period_s > 0:  # the last will of a controller does not know it
+            known.period_s = status.period_s
 
     def rain_since(self, gauge: str, since_ms: int) -> float:
         """Depth [mm] that a gauge has measured since a time."""
@@ -240,8 +244,7 @@ class Live:
         """Whether nothing has come for two poll cycles."""
         if controller.last_batch_ms is None:
             return True
-        period = controller.status.period_s if controller.status else 0.0
-        limit = STALE_PERIODS * (period or 10.0) * 1000
+        limit = STALE_PERIODS * controller.period_s * 1000
         return now_ms - controller.last_batch_ms > limit
 
 

@@ -300,7 +300,7 @@ class Town:
             if line.startswith("token: "):
                 self.token = line.removeprefix("token: ")
                 # The log stays with --data; a secret does not stay in a log.
-                (self.logs / "backend.log").open("r+b").truncate(0)
+                os.truncate(self.logs / "backend.log", 0)
                 return True
         return False
 

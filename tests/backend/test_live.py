@@ -51,8 +51,9 @@ async def test_a_byte_for_each_luminaire():
 
 async def test_a_cabinet_is_stale_after_two_cycles_and_comes_back():
     live = city()
-    told(live)
+    told(live, period_s=10.0)
     live.take("RVO-001", [readings(T0)])
+    live.told("RVO-001", Status(1, online=False))  # its last will
     await live.tick(T0 + 20_000)
     assert live.figures(T0)["stale"] == []
     await live.tick(T0 + 20_001)

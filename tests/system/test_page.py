@@ -86,7 +86,7 @@ def test_an_operator_signs_in_dims_a_cabinet_and_sees_it(start, browser):
     page.wait_for_selector("html[data-ready]", timeout=30_000)
     tab.troubles.clear()  # the browser tells of the two refused sign-ins
 
-    page.get_by_label("Co", exact=True).select_option(label="rozvaděč RVO-001")
+    page.locator("select[name=target]").select_option(label="rozvaděč RVO-001")
     page.get_by_label("Úroveň").fill("35")
     page.get_by_label("Důvod").fill("zkouška")
     page.get_by_role("button", name="Nastavit do této doby").click()
