@@ -38,7 +38,8 @@ class Tab:
             viewport={"width": 1440, "height": 900}, locale=locale, bypass_csp=False
         )
         self.page = self.context.new_page()
-        self.requests, self.troubles = [], []
+        self.requests: list[str] = []
+        self.troubles: list[str] = []
         self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.on("pageerror", lambda e: self.troubles.append(str(e)))
         self.page.on(

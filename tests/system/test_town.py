@@ -128,15 +128,15 @@ def test_troubles_are_seen_and_told_apart(start):
     path = town.folder / "devices" / "trouble.json"
     change(path, "RVO-001-L002", "dead")
     change(path, "RVO-001-L005", "burnt_out")
+
     # By day without a programme lamps are off, and a burnt-out one says so all the same.
-    for device, state in (("L002", "no_answer"), ("L005", "lamp_failure")):
-        visitor.until(
-            f"{device} {state}",
-            lambda device=device, state=state: (
-                visitor.ask(f"/luminaires/RVO-001-{device}")["state"] == state
-            ),
-            limit=25,
-        )
+    def state_of(device):
+        return visitor.ask(f"/luminaires/RVO-001-{device}")["state"]
+
+    visitor.until("a dead unit", lambda: state_of("L002") == "no_answer", limit=25)
+    visitor.until(
+        "a burnt-out lamp", lambda: state_of("L005") == "lamp_failure", limit=25
+    )
     assert visitor.ask("/luminaires/RVO-001-L003")["state"] in {"lit", "off"}
     change(path, "RVO-001-L005", None)
     visitor.until(

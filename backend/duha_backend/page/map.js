@@ -21,7 +21,7 @@ const VERTEX = `#version 300 es
 in vec2 place; in float state;
 uniform mat4 matrix; uniform float radius; uniform float pass;
 uniform vec3 off, low, full, warn, fail;
-out vec3 shade; out float shape;
+out vec3 shade; out float shape; out float glow;
 void main() {
   bool lost = state > 100.5 && state < 120.;
   bool broken = state > 120.;
@@ -30,19 +30,23 @@ void main() {
   shade = broken ? fail : lost ? (state < 105. ? off : warn)
         : state < .5 ? off : mix(low, full, clamp(state / 100., 0., 1.));
   float lit = state < 101. ? state / 100. : 0.;
+  glow = lit;
   gl_Position = mine ? matrix * vec4(place, 0., 1.) : vec4(2., 2., 2., 1.);
-  gl_PointSize = broken ? max(radius * 2.2, 9.) : lost ? max(radius * 1.6, 7.) : radius * (1. + .5 * lit);
+  gl_PointSize = broken ? max(radius * 2.2, 9.) : lost ? max(radius * 1.6, 7.) : radius * (1.3 + 2.2 * lit);
 }`;
 const FRAGMENT = `#version 300 es
 precision mediump float;
-in vec3 shade; in float shape; out vec4 result;
+in vec3 shade; in float shape; in float glow; out vec4 result;
 void main() {
   vec2 d = abs(gl_PointCoord - .5);
-  float r = dot(d, d);
-  if (shape > 1.5) { if (r > .25 || r < .09) discard; }
-  else if (shape > .5) { if (d.x + d.y > .5) discard; }
-  else if (r > .25) discard;
-  result = vec4(shade, 1.);
+  float r = 2. * length(d), a;
+  if (shape > 1.5) a = smoothstep(1., .9, r) * smoothstep(.5, .6, r);  // a ring
+  else if (shape > .5) a = smoothstep(1., .92, 2. * (d.x + d.y));      // a diamond
+  else {                                                               // a disc, and its light around it
+    float core = .9 / (1.3 + 2.2 * glow);
+    a = max(smoothstep(core + .12, core - .06, r), .4 * glow * pow(max(0., 1. - r), 2.));
+  }
+  result = vec4(shade * a, a);
 }`;
 
 function pointLayer(lamps, state) {
@@ -99,6 +103,8 @@ function pointLayer(lamps, state) {
         dirty = false;
       }
       gl.disable(gl.DEPTH_TEST);
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       for (const pass of [0, 1]) {  // the abnormal ones are drawn on top
         gl.uniform1f(where('pass'), pass);
         gl.drawArrays(gl.POINTS, 0, n);

@@ -3,7 +3,7 @@ import uPlot from './vendor/uPlot.esm.js';
 import * as api from './api.js';
 import {clock, number, t} from './l10n.js';
 
-const HOURS = 3, BIN_MINUTES = 5;
+const HOURS = 2, BIN_MINUTES = 5;
 const GREY = {stroke: '#93a4b5', grid: {stroke: '#1f2a36'}, ticks: {stroke: '#1f2a36'}, font: '10px system-ui'};
 const charts = new Map();
 let latest = null;

@@ -76,6 +76,6 @@ col-who = Svítidlo
 col-where = Ulice
 all-well = Všechno je v pořádku.
 cabinet-stale = rozvaděč { $id }: { $age } bez dat
-rain = Srážky za poslední 3 hodiny, mm za 5 minut
+rain = Srážky za poslední 2 hodiny, mm za 5 minut, a jejich úhrn
 gauge-total = celkem { $total }
 gauge-silent = mlčí

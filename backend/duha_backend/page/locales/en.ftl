@@ -73,6 +73,6 @@ col-who = Luminaire
 col-where = Street
 all-well = Nothing is wrong.
 cabinet-stale = cabinet { $id }: no data for { $age }
-rain = Rain of the last 3 hours, mm in 5 minutes
+rain = Rain of the last 2 hours, mm in 5 minutes, and its sum
 gauge-total = { $total } in total
 gauge-silent = silent
