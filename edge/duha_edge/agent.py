@@ -22,7 +22,7 @@ from duha_contract.quantities import KINDS
 from duha_contract.rain import increment, possible_tips
 from duha_edge import profiles
 from duha_edge.bus import Bus, Urgency
-from duha_edge.errors import BusError
+from duha_edge.errors import BusError, OutboxError
 from duha_edge.executor import Executor
 from duha_edge.link import Link
 from duha_edge.outbox import Content, CounterState, Outbox
@@ -73,6 +73,7 @@ class Agent:
         )
         self._counters = self.outbox.counters()
         self._missed = 0
+        self._events: list[Event] = []
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -118,7 +119,7 @@ class Agent:
         except ContractError as error:
             log.warning("desired revision %d refused: %s", desired.revision, error)
             event = Event(self.clock.now_ms(), "desired_refused", detail=str(error))
-            self.outbox.put([Content(vital=True, events=(event,))])
+            self._events.append(event)
 
     # -- polling ---------------------------------------------------------------
 
@@ -202,7 +203,7 @@ class Agent:
         values["tips"] = found.tips
         values["rain_mm"] = round(found.tips * counter.mm_per_tip, 4)
         values["interval_s"] = round(max(0.0, seconds), 3)
-        self._counters[device.id] = counters[device.id] = CounterState(int(total), ts)
+        counters[device.id] = CounterState(int(total), ts)
         if found.event == "reset":
             detail = f"{before.raw if before else ''} -> {int(total)}"
             return Event(ts, "counter_reset", device.id, detail)
@@ -217,6 +218,8 @@ class Agent:
         """Put a poll cycle into the outbox: rain and events apart from telemetry."""
         rain = tuple(_table(k, r) for k, r in rows.items() if k == "rain_gauge")
         other = tuple(_table(k, r) for k, r in rows.items() if k != "rain_gauge")
+        events += self._events
+        self._events = []
         if lost := self.outbox.take_lost():
             now = self.clock.now_ms()
             events.append(Event(now, "outbox_full", detail=f"{lost} batches dropped"))
@@ -225,10 +228,25 @@ class Agent:
             contents.append(Content(vital=True, tables=rain, events=tuple(events)))
         if other:
             contents.append(Content(vital=False, tables=other))
-        await asyncio.to_thread(
-            self.outbox.put, contents, self._clock_state(), counters
-        )
+        if await self._put(contents, counters):
+            self._counters |= counters
+
+    async def _put(
+        self, contents: list[Content], counters: dict[str, CounterState] | None = None
+    ) -> bool:
+        """Put something into the outbox; False, and said so, when that fails.
+
+        A controller whose disk is full goes on measuring and dimming; a rain counter
+        that could not be kept is counted again from its last kept state.
+        """
+        try:
+            clock = self._clock_state()
+            await asyncio.to_thread(self.outbox.put, contents, clock, counters)
+        except OutboxError as error:
+            log.error("%s", error)  # noqa: TRY400 - the sentence says it all
+            return False
         self.link.wake()
+        return True
 
     # -- lights ----------------------------------------------------------------
 
@@ -246,8 +264,7 @@ class Agent:
             report = self.executor.report(self.clock.now_ms())
             if report is not None:
                 content = Content(vital=True, reports=(report,))
-                await asyncio.to_thread(self.outbox.put, [content], self._clock_state())
-                self.link.wake()
+                await self._put([content])
             await asyncio.sleep(CONTROL_S)
 
     async def _write(self, orders: list[tuple[Device, int]]) -> None:

@@ -7,6 +7,7 @@
     - WrongAnswer   an answer that does not belong to the question
     - Refused       a Modbus exception answer
   - NotAllowed      a write that the site's allow-list does not name
+  - OutboxError     the outbox could not keep something: disk full, read-only
 """
 
 
@@ -32,6 +33,10 @@ class WrongAnswer(BusError):  # noqa: N818
 
 class Refused(BusError):  # noqa: N818
     """A Modbus exception answer."""
+
+
+class OutboxError(EdgeError):
+    """The outbox could not keep something: disk full, read-only."""
 
 
 class NotAllowed(EdgeError):  # noqa: N818

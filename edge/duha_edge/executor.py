@@ -1,6 +1,7 @@
 """What each luminaire shall do now, and whether it does. No I/O but one small file."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +72,21 @@ class Executor:
             return False
         for programme in desired.programmes:
             check(programme, desired.place)
-        new = self._path.with_suffix(".new")
-        new.write_bytes(encode(desired))
-        new.replace(self._path)
         self._desired = desired
+        self._keep(desired)
         return True
+
+    def _keep(self, desired: Desired) -> None:
+        """Write the document to disk; a full disk must not keep the lights from obeying."""
+        new = self._path.with_suffix(".new")
+        try:
+            with new.open("wb") as file:
+                file.write(encode(desired))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError as error:
+            log.error("desired revision %d not kept: %s", desired.revision, error)  # noqa: TRY400
 
     def decide(self, device: str, now: float) -> Decision:
         """Level [%] and reason of a luminaire at POSIX time `now` [s]."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from duha_contract.messages import Batch, ClockState, Event, Report, Table, encode
+from duha_edge.errors import OutboxError
 
 log = logging.getLogger(__name__)
 
@@ -82,19 +83,39 @@ class Outbox:
         clock: ClockState = "trusted",
         counters: dict[str, CounterState] | None = None,
     ) -> None:
-        """Store batches and counter readings in one transaction."""
-        with self._lock, self._db:
-            for content in contents:
-                for piece in _chunks(content):
-                    self._insert(piece, clock)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
-                [(device, *state) for device, state in (counters or {}).items()],
-            )
-            self._db.execute(
-                "UPDATE meta SET value = ? WHERE name = 'next'", (str(self._next),)
-            )
-            self._make_room()
+        """Store batches and counter readings in one transaction.
+
+        Raises
+        ------
+        OutboxError
+            Nothing was stored; the next attempt may succeed.
+        """
+        with self._lock:
+            before = self._next, self._bytes, self._lost
+            try:
+                with self._db:
+                    self._put(contents, clock, counters or {})
+            except sqlite3.Error as error:
+                self._next, self._bytes, self._lost = before
+                raise OutboxError(f"outbox {self.path}: {error}") from error
+
+    def _put(
+        self,
+        contents: Iterable[Content],
+        clock: ClockState,
+        counters: dict[str, CounterState],
+    ) -> None:
+        for content in contents:
+            for piece in _chunks(content):
+                self._insert(piece, clock)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
+            [(device, *state) for device, state in counters.items()],
+        )
+        self._db.execute(
+            "UPDATE meta SET value = ? WHERE name = 'next'", (str(self._next),)
+        )
+        self._make_room()
 
     def due(
         self, in_flight: Collection[int], live_from: int, limit: int

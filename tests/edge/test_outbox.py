@@ -1,11 +1,10 @@
-import sqlite3
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from duha_contract.messages import MAX_BYTES, Batch, Event, Table, decode
 from duha_contract.quantities import KINDS
+from duha_edge.errors import OutboxError
 from duha_edge.outbox import Content, CounterState, Outbox
 
 
@@ -102,12 +101,17 @@ def test_counters_are_kept_with_the_batch_of_their_rain(tmp_path):
     again.close()
 
 
-def test_a_transaction_that_fails_leaves_nothing(outbox):
-    with pytest.raises(sqlite3.Error):
-        outbox.put([telemetry()], counters={"SR": CounterState("not a number", None)})  # type: ignore[arg-type]
-    assert len(outbox) == 0
+def test_a_full_disk_is_said_loses_no_number_and_heals(outbox):
     outbox.put([telemetry()])
-    assert len(outbox) == 1
+    (pages,) = outbox._db.execute("PRAGMA page_count").fetchone()
+    outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(OutboxError, match="full"):
+        outbox.put([telemetry(2000)], counters={"SR-01": CounterState(9, 9)})
+    assert [b.seq for b in batches(outbox)] == [1]
+    assert outbox.counters() == {}
+    outbox._db.execute("PRAGMA max_page_count = 100000")
+    outbox.put([telemetry()])
+    assert [b.seq for b in batches(outbox)] == [1, 2]
 
 
 def test_a_large_cabinet_keeps_to_the_size_limit(outbox):
