@@ -17,6 +17,22 @@ settings.register_profile("duha", deadline=None, max_examples=60)
 settings.load_profile("duha")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-tools",
+        action="store_true",
+        help="a missing outside program is a failure",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _strict_tools  # noqa: PLW0603 - set once, before any test
+    _strict_tools = config.getoption("--strict-tools")
+
+
+_strict_tools = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         test = getattr(item, "obj", None)
@@ -74,6 +90,8 @@ def tool(name: str) -> str:
     """Path of an outside program; a test that needs a missing one is skipped."""
     found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
     if found is None:
+        if _strict_tools:
+            pytest.fail(f"{name} is not installed")
         pytest.skip(f"{name} is not installed: see `make tools`")
     return found
 

@@ -141,6 +141,24 @@ class Services:
 
 def make_app(services: Services) -> FastAPI:
     """The application over its services."""
+    app = _routes()
+    app.state.services = services
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(SecurityHeaders)
+    app.add_exception_handler(BackendError, _backend_error)
+    app.add_exception_handler(ContractError, _contract_error)
+    app.add_exception_handler(RequestValidationError, _request_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """The API as an OpenAPI document, without running it."""
+    return _routes().openapi()
+
+
+def _routes() -> FastAPI:
     app = FastAPI(
         title="Duha",
         summary="Street lighting and rain sensing of a city.",
@@ -149,16 +167,8 @@ def make_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.services = services
-    app.add_middleware(GZipMiddleware, minimum_size=1000)
-    app.add_middleware(SecurityHeaders)
     app.include_router(_open)
     app.include_router(_api)
-    app.add_exception_handler(BackendError, _backend_error)
-    app.add_exception_handler(ContractError, _contract_error)
-    app.add_exception_handler(RequestValidationError, _request_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return app
 
 

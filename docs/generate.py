@@ -1,0 +1,145 @@
+"""Writes docs/reference/ from the code: ``make docs``. A test holds it to be current."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from duha_backend.api import describe
+from duha_contract import messages, topics
+from duha_contract.quantities import KINDS
+from duha_edge import profiles
+from duha_edge.site import SiteFile
+
+MESSAGES = {
+    "status": (messages.Status, "state of the controller; retained, and its last will"),
+    "data": (messages.Batch, "a batch from the outbox"),
+    "ack": (messages.Ack, "what the backend has committed"),
+    "desired": (messages.Desired, "what the controller shall do; retained"),
+}
+UP = ("status", "data")
+
+
+def quantities() -> str:
+    """The data dictionary as Markdown."""
+    lines = [
+        "# Quantities",
+        "",
+        "Written by `make docs` from `duha_contract.quantities`.",
+    ]
+    for kind, found in KINDS.items():
+        lines += [
+            "",
+            f"## `{kind}`",
+            "",
+            "| column | unit | range | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{q.name}` | {q.unit} | {q.low:g} … {q.high:g} | {q.title} |"
+            for q in found
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def devices() -> str:
+    """The device profiles as Markdown."""
+    lines = ["# Device profiles", "", "Written by `make docs` from `duha_edge/profiles/*.toml`.",
+             "Addresses are zero-based, as the protocol has them."]  # fmt: skip
+    for name in profiles.names():
+        profile = profiles.load(name)
+        lines += ["", f"## `{name}`", "", f"{profile.title}; a `{profile.kind}`.", ""]
+        if profile.counter:
+            counter = profile.counter
+            lines += [
+                f"Counter of {counter.modulus} states, {counter.mm_per_tip} mm a tip.",
+                "",
+            ]
+        lines += [
+            "| quantity | table | address | type | scale | write |",
+            "|---|---|---|---|---|---|",
+        ]
+        for point in profile.point:
+            write = f"{point.write.low:g} … {point.write.high:g}" if point.write else ""
+            bit = f" bit {point.bit}" if point.bit is not None else ""
+            lines.append(
+                f"| `{point.quantity}` | {point.table} | {point.address} | {point.type}{bit}"
+                f" | {point.scale:g} | {write} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def asyncapi() -> dict[str, Any]:
+    """The wire as an AsyncAPI 3 document."""
+    types = [kind for kind, _ in MESSAGES.values()]
+    _, schemas = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    channels, operations = {}, {}
+    for leaf, (kind, text) in MESSAGES.items():
+        channels[leaf] = {
+            "address": f"{topics.ROOT}/{{city}}/{{controller}}/{leaf}",
+            "description": text,
+            "parameters": {"city": {}, "controller": {}},
+            "messages": {leaf: {"$ref": f"#/components/messages/{leaf}"}},
+        }
+        operations[leaf] = {
+            "action": "send" if leaf in UP else "receive",
+            "channel": {"$ref": f"#/channels/{leaf}"},
+            "bindings": {"mqtt": {"qos": 1, "retain": leaf in {"status", "desired"}}},
+        }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Duha on the wire, as a controller sees it",
+            "version": str(messages.VERSION),
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": {
+                leaf: {"payload": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+                for leaf, (kind, _) in MESSAGES.items()
+            },
+            "schemas": schemas,
+        },
+    }
+
+
+def site_schema() -> dict[str, Any]:
+    """JSON Schema of a site file, for editors."""
+    return msgspec.json.schema(SiteFile)
+
+
+def pages() -> dict[str, str]:
+    """Every generated file by its name."""
+    documents = {
+        "openapi.json": describe(),
+        "asyncapi.json": asyncapi(),
+        "site.schema.json": site_schema(),
+    }
+    texts = {
+        name: json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        for name, document in documents.items()
+    }
+    return texts | {"quantities.md": quantities(), "devices.md": devices()}
+
+
+def main() -> int:
+    """Write the files; with --check only say which are not current."""
+    folder = Path(__file__).parent / "reference"
+    stale = []
+    for name, text in pages().items():
+        path = folder / name
+        if not path.exists() or path.read_text("utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text, "utf-8")
+    print(f"docs/reference: {', '.join(stale) or 'current'}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

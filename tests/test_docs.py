@@ -1,0 +1,72 @@
+"""The documents say what is so."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from docs import generate
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("name", sorted(generate.pages()))
+def test_the_reference_is_current(name):
+    assert (ROOT / "docs" / "reference" / name).read_text("utf-8") == generate.pages()[
+        name
+    ], "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(
+        r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text("utf-8")
+    ):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_make_target_that_is_named_exists(page):
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
+    for named in re.findall(r"`make ([a-z-]+)", page.read_text("utf-8")):
+        assert named in targets
+
+
+def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
+    folder = ROOT / "backend" / "duha_backend" / "page"
+    ids = {
+        name: set(
+            re.findall(
+                r"^([a-z_0-9-]+) =",
+                (folder / "locales" / f"{name}.ftl").read_text("utf-8"),
+                re.MULTILINE,
+            )
+        )
+        for name in ("cs", "en")
+    }
+    assert ids["cs"] == ids["en"]
+    source = "".join(
+        p.read_text("utf-8") for p in [*folder.glob("*.js"), folder / "index.html"]
+    )
+    made = (
+        "state-",
+        "reason-",
+        "target-",
+        "override-",
+        "legend-",
+    )  # put together at run time
+    unused = {
+        i
+        for i in ids["cs"]
+        if f"'{i}'" not in source and f'"{i}"' not in source and not i.startswith(made)
+    }
+    assert unused == set()
+
+
+def test_the_openapi_document_needs_a_token_nowhere_twice():
+    paths = json.loads(generate.pages()["openapi.json"])["paths"]
+    assert len(paths) >= 20
+    assert all(path.startswith("/api/v1/") for path in paths)
