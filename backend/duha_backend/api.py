@@ -13,13 +13,13 @@ from fastapi import (
     Cookie,
     Depends,
     FastAPI,
-    Header,
     Query,
     Request,
     Response,
 )
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -241,17 +241,21 @@ def _services(request: Request) -> Services:
 S = Annotated[Services, Depends(_services)]
 
 
+_bearer = HTTPBearer(
+    auto_error=False, description="A token, as `duha backend token NAME` makes it."
+)
+
+
 async def _signed_in(
     services: S,
-    authorization: Annotated[str, Header(include_in_schema=False)] = "",
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     duha_session: Annotated[str, Cookie(include_in_schema=False)] = "",
 ) -> str:
     """Name of whoever asks.
 
     A session is a cookie that browsers send from this site only (SameSite=Strict).
     """
-    scheme, _, bearer = authorization.partition(" ")
-    token = bearer.strip() if scheme.lower() == "bearer" else duha_session
+    token = bearer.credentials if bearer else duha_session
     who = None
     if token:
         who = await asyncio.to_thread(services.registry.who, token, services.real_ms())
