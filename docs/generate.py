@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from duha_backend.api import describe
+from duha_backend.api.app import describe
 from duha_contract import messages, topics
 from duha_contract.quantities import KINDS
 from duha_edge import profiles

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import uvicorn
 
-from duha_backend.api import Services, make_app
+from duha_backend.api.app import make_app
+from duha_backend.api.services import Services
 from duha_backend.control import Control
 from duha_backend.ingest import Ingest
 from duha_backend.link import Broker, Link

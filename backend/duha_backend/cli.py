@@ -10,8 +10,12 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duha_backend.errors import BackendError
+
+if TYPE_CHECKING:
+    from duha_backend.registry import Registry
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
 from duha_contract.lighting import Place
 
@@ -110,6 +114,7 @@ def _import(options: argparse.Namespace) -> int:
     try:
         collection = json.loads(options.file.read_text("utf-8"))
         counts = registry.import_geojson(collection)
+        _record(registry, "import", str(options.file))
     except json.JSONDecodeError as error:
         print(f"{options.file}: {error}", file=sys.stderr)
         return 2
@@ -124,8 +129,14 @@ def _token(options: argparse.Namespace) -> int:
 
     registry = Registry.in_folder(options.data)
     print(f"token: {registry.new_token(options.name)}")
+    _record(registry, "token", options.name)
     registry.close()
     return 0
+
+
+def _record(registry: "Registry", action: str, target: str) -> None:
+    """What is done on the command line is audited like everything else."""
+    registry.record(round(time.time() * 1000), "command line", action, target, "")
 
 
 def _broker(options: argparse.Namespace) -> int:

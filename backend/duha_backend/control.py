@@ -15,12 +15,12 @@ from typing import Literal
 import msgspec
 
 from duha_backend.errors import Conflict, Invalid, NotFound
-from duha_backend.live import Controller, Live
+from duha_backend.live import Live
 from duha_backend.registry import Asset, Group, Registry, StoredOverride
+from duha_backend.wet import WetRoads
 from duha_contract.clock import Clock
 from duha_contract.lighting import (
     Calendar,
-    Condition,
     Decision,
     Override,
     Place,
@@ -30,18 +30,12 @@ from duha_contract.lighting import (
     level_at,
 )
 from duha_contract.messages import Desired
-from duha_contract.sun import elevation
 
 log = logging.getLogger(__name__)
 
 TargetKind = Literal["luminaire", "street", "group", "cabinet", "city"]
 OverrideState = Literal["pending", "applied", "diverged", "expired", "cancelled"]
 
-WET_MM = 0.4
-WET_WITHIN_MS = 30 * 60_000
-WET_HOLD_MS = 45 * 60_000
-HOLD_STEP_MS = 10 * 60_000
-RAIN_STALE_MS = 15 * 60_000
 LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
 
 Publish = Callable[[str, Desired], Awaitable[None]]
@@ -73,7 +67,7 @@ class Control:
         self._clock = clock
         self.place = place
         self._publish = publish
-        self._conditions: dict[str, tuple[Condition, ...]] = {}
+        self._roads = WetRoads(live)
         self._desired = registry.desired()
         self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -95,7 +89,7 @@ class Control:
 
     async def _settle(self) -> None:
         now = self._clock.now_ms()
-        wet_changed = self._weigh_rain(now)
+        wet_changed = self._roads.weigh(now)
         ended = any(o.end <= now for d in self._desired.values() for o in d.overrides)
         if not (self._changed.is_set() or wet_changed or ended):
             return
@@ -198,15 +192,7 @@ class Control:
         desired = self._desired.get(self._live.assets[device].cabinet)
         if desired is None:
             return level_at({}, None, (), (), Sun(self.place), t, device)
-        return level_at(
-            desired.programme_by_id(),
-            desired.calendar_of(device),
-            desired.overrides,
-            desired.conditions,
-            Sun(desired.place),
-            t,
-            device,
-        )
+        return desired.decide(device, t)
 
     def state_of(self, stored: StoredOverride) -> OverrideState:
         """How far an override has got."""
@@ -266,7 +252,7 @@ class Control:
                 programmes=programmes, calendars=calendars,
                 assignments={d: c for d, c in calendar_of.items() if c is not None},
                 overrides=_for_cabinet(reach, [a.id for a in assets]),
-                conditions=self._conditions.get(controller, ()),
+                conditions=self._roads.conditions.get(controller, ()),
             )  # fmt: skip
             digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16]
             before = self._desired.get(controller)
@@ -278,64 +264,6 @@ class Control:
                     issued=now,
                 )
         return fresh
-
-    # -- wet roads ---------------------------------------------------------------------
-
-    def _weigh_rain(self, now: int) -> bool:
-        """Work out which cabinets have wet roads; True when that has changed."""
-        before = self._conditions
-        after = {
-            controller.id: condition
-            for controller in self._live.controllers.values()
-            if (condition := self._wet(controller, now)) is not None
-        }
-        self._conditions = after
-        return before != after
-
-    def _wet(self, controller: Controller, now: int) -> tuple[Condition, ...] | None:
-        """The wet-road condition of a cabinet, kept for a while after the last tip.
-
-        A city whose gauges are all silent gets the normal level: a broken sensor
-        must never make a street darker.
-        """
-        standing = [c for c in self._conditions.get(controller.id, ()) if c.end > now]
-        gauges = self._fresh_gauges(controller.id, now)
-        if not gauges:
-            return (
-                _extended(standing, now, "no rain data")
-                if self._lost_rain(now)
-                else None
-            )
-        nearest = gauges[0]
-        fallen = self._live.rain_since(nearest, now - WET_WITHIN_MS)
-        if fallen < WET_MM - 1e-9:
-            return tuple(standing) or None
-        last = max(ts for ts, _ in self._live.rain[nearest])
-        return _extended(standing, last, nearest)
-
-    def _fresh_gauges(self, cabinet: str, now: int) -> list[str]:
-        """Gauges with fresh data, the nearest to a cabinet first."""
-        home = self._live.assets.get(cabinet)
-        found = []
-        for gauge in self._live.rain:
-            age = self._live.age_ms(gauge, now)
-            asset = self._live.assets.get(gauge)
-            fresh = age is not None and age <= RAIN_STALE_MS
-            if home is not None and asset is not None and fresh:
-                distance = (asset.latitude - home.latitude) ** 2
-                distance += (0.65 * (asset.longitude - home.longitude)) ** 2
-                found.append((distance, gauge))
-        return [gauge for _, gauge in sorted(found)]
-
-    def _lost_rain(self, now: int) -> bool:
-        """Whether there are gauges, and all have been silent for long."""
-        ages = [self._live.age_ms(gauge, now) for gauge in self._live.rain]
-        return bool(ages) and all(a is not None and a > RAIN_STALE_MS for a in ages)
-
-    def dark(self) -> bool:
-        """Whether the sun is below the horizon over the city now."""
-        now = self._clock.now()
-        return elevation(now, self.place.latitude, self.place.longitude) < -0.833
 
 
 def _for_cabinet(
@@ -350,17 +278,3 @@ def _for_cabinet(
         elif touched:
             mine.append(msgspec.structs.replace(override, devices=touched))
     return tuple(sorted(mine, key=lambda o: o.id))
-
-
-def _extended(
-    standing: list[Condition], since: int, detail: str
-) -> tuple[Condition, ...]:
-    """A wet-road condition that holds on after `since`; moved only in large steps.
-
-    A document that changed with every tip would be sent with every tip.
-    """
-    end = since + WET_HOLD_MS
-    if standing and end - standing[0].end < HOLD_STEP_MS:
-        return tuple(standing)
-    start = standing[0].start if standing else since
-    return (Condition("wet_road", start, end, detail),)

@@ -85,10 +85,8 @@ class Ingest:
             return
         self._count(examined)
         for message in examined:
-            self._live.take(
-                message.controller, message.tables
-            ) if message.batch else None
-            if message.batch:
+            if message.batch is not None:
+                self._live.take(message.controller, message.tables)
                 self._live.reported(message.controller, message.batch.reports)
         for (controller, outbox), seqs in _by_outbox(examined).items():
             await self._acknowledge(

@@ -18,6 +18,7 @@ from duha_backend.errors import Invalid, NotFound
 from duha_contract.lighting import Calendar, Override, Programme
 from duha_contract.messages import Desired
 
+_LONGEST_SESSION_MS = 24 * 3_600_000
 _meta = sa.MetaData()
 _asset = sa.Table(
     "asset",
@@ -322,6 +323,11 @@ class Registry:
         token = secrets.token_urlsafe(32)
         row = {"digest": _digest(token), "name": name, "expires": expires}
         with self._engine.begin() as db:
+            if (
+                expires is not None
+            ):  # a good moment to forget the sessions that are over
+                over = _token.c.expires < expires - _LONGEST_SESSION_MS
+                db.execute(sa.delete(_token).where(over))
             db.execute(sa.insert(_token), row)
         return token
 

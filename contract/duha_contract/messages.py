@@ -9,7 +9,16 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from duha_contract.errors import MessageError
-from duha_contract.lighting import Calendar, Condition, Override, Place, Programme
+from duha_contract.lighting import (
+    Calendar,
+    Condition,
+    Decision,
+    Override,
+    Place,
+    Programme,
+    Sun,
+    level_at,
+)
 
 M = TypeVar("M", bound=msgspec.Struct)
 VERSION = 1
@@ -110,14 +119,18 @@ class Desired(msgspec.Struct, frozen=True):
     overrides: tuple[Override, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
-    def programme_by_id(self) -> dict[str, Programme]:
-        """The programmes by their id."""
-        return {programme.id: programme for programme in self.programmes}
-
-    def calendar_of(self, device: str) -> Calendar | None:
-        """The calendar that is assigned to a luminaire, if any."""
+    def decide(self, device: str, t: float) -> Decision:
+        """Level [%] and reason of a luminaire at POSIX time `t` [s]."""
         wanted = self.assignments.get(device)
-        return next((c for c in self.calendars if c.id == wanted), None)
+        return level_at(
+            {programme.id: programme for programme in self.programmes},
+            next((c for c in self.calendars if c.id == wanted), None),
+            self.overrides,
+            self.conditions,
+            Sun(self.place),
+            t,
+            device,
+        )
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -251,21 +251,39 @@ class Agent:
     # -- lights ----------------------------------------------------------------
 
     async def _control(self) -> None:
-        """Look at the programme several times a second; write what has changed."""
-        while True:
-            due = self.executor.to_write(self.clock.now(), time.monotonic())
-            by_bus: dict[str, list[tuple[Device, int]]] = {}
-            for name, level in due.items():
-                device = self.devices[name]
-                by_bus.setdefault(device.bus, []).append((device, level))
-            async with asyncio.TaskGroup() as group:
-                for orders in by_bus.values():
-                    group.create_task(self._write(orders), name="write levels")
-            report = self.executor.report(self.clock.now_ms())
-            if report is not None:
-                content = Content(vital=True, reports=(report,))
-                await self._put([content])
-            await asyncio.sleep(CONTROL_S)
+        """Look at the programme several times a second; write what has changed.
+
+        Each line is written by a task of its own: a line full of dead units must not
+        keep the others from obeying.
+        """
+        writing: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                revision = self.executor.revision
+                for bus, orders in self._due().items():
+                    if bus not in writing or writing[bus].done():
+                        task = group.create_task(
+                            self._write(orders), name=f"write {bus}"
+                        )
+                        writing[bus] = task
+                await asyncio.sleep(CONTROL_S)
+                idle = all(task.done() for task in writing.values())
+                if idle and revision == self.executor.revision:
+                    await self._report()
+
+    def _due(self) -> dict[str, list[tuple[Device, int]]]:
+        """Levels to write now, by line."""
+        due = self.executor.to_write(self.clock.now(), time.monotonic())
+        by_bus: dict[str, list[tuple[Device, int]]] = {}
+        for name, level in due.items():
+            device = self.devices[name]
+            by_bus.setdefault(device.bus, []).append((device, level))
+        return by_bus
+
+    async def _report(self) -> None:
+        report = self.executor.report(self.clock.now_ms())
+        if report is not None:
+            await self._put([Content(vital=True, reports=(report,))])
 
     async def _write(self, orders: list[tuple[Device, int]]) -> None:
         """Write levels on one line, then read back each."""

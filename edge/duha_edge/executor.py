@@ -92,18 +92,9 @@ class Executor:
         """Level [%] and reason of a luminaire at POSIX time `now` [s]."""
         if now * 1000 < EARLIEST_MS:  # no clock: a light too many beats a dark street
             return Decision(100.0, (Cause("default"),))
-        desired = self._desired
-        if desired is None:
+        if self._desired is None:
             return level_at({}, None, (), (), Sun(self._place), now, device)
-        return level_at(
-            desired.programme_by_id(),
-            desired.calendar_of(device),
-            desired.overrides,
-            desired.conditions,
-            Sun(desired.place),
-            now,
-            device,
-        )
+        return self._desired.decide(device, now)
 
     def to_write(self, now: float, monotonic: float) -> dict[str, int]:
         """Levels [%] to write now: changed ones, and diverged ones every few seconds."""

@@ -93,9 +93,9 @@ def _announce(town: Town, took: float) -> None:
         print(f"Page {url}   token {town.token}")
     else:
         print(f"\n    {url}\n\nSign in with the token of the first start; another:")
-        print(f"    duha backend token NAME --data {town.folder / 'backend'}")
+        print(f"    {sys.argv[0]} backend token NAME --data {town.folder / 'backend'}")
     print(
-        f"Break something:  duha sim trouble {town.folder / 'devices'} RVO-001-L007 dead"
+        f"Break something:  {sys.argv[0]} sim trouble {town.folder / 'devices'} RVO-001-L007 dead"
     )
     if town.broker == "mosquitto":
         print(f"Listen in:        mosquitto_sub -p {town.broker_port} -t 'duha/#' -v")

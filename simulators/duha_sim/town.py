@@ -111,7 +111,11 @@ class Town:
         for cabinet in city.cabinets:
             site = self.folder / cabinet.id / "site.toml"
             site.parent.mkdir(exist_ok=True)
-            site.write_text(self._site(cabinet, ports), "utf-8")
+            period = POLL_REAL_S * self.timeline.rate
+            text = site_file(
+                city.id, cabinet, ports, site.parent, self.broker_port, period
+            )
+            site.write_text(text, "utf-8")
             self._spawn(cabinet.id, "edge", "run", str(site))
         self.until("the backend", lambda: _listens(self.http_port))
         if first:
@@ -151,42 +155,6 @@ class Town:
             "--name", self.city.name,
         )  # fmt: skip
         return first
-
-    def _site(self, cabinet: streets.Cabinet, ports: dict[str, str]) -> str:
-        """The site file of a cabinet."""
-        period = POLL_REAL_S * self.timeline.rate
-        lines = [
-            "[site]",
-            f'city = "{self.city.id}"',
-            f'controller = "{cabinet.id}"',
-            f"latitude = {cabinet.latitude}",
-            f"longitude = {cabinet.longitude}",
-            f'zone = "{streets.ZONE}"',
-            f"period_s = {period}",
-            f'data = "{self.folder / cabinet.id}"',
-            "[broker]",
-            f"port = {self.broker_port}",
-        ]
-        for bus in cabinet.buses:
-            where = ports[f"{cabinet.id}/{bus.name}"]
-            # A pseudo-terminal knows no parity, hence 8N1.
-            line = (
-                f'port = "{where}"\nbaud = 38400\nformat = "8N1"'
-                if bus.type == "rtu"
-                else f'host = "127.0.0.1"\nport = {where}'
-            )
-            lines += ["[[bus]]", f'name = "{bus.name}"', f'type = "{bus.type}"', line]
-        for device in cabinet.devices:
-            lines += [
-                "[[device]]",
-                f'id = "{device.id}"',
-                f'bus = "{device.bus}"',
-                f"unit = {device.unit}",
-                f'profile = "{device.profile}"',
-            ]
-            if device.kind == "luminaire":
-                lines.append('writes = ["level_in_effect_pct"]')
-        return "\n".join(lines) + "\n"
 
     def _programme(self, city: City) -> None:
         """Give the city a programme, as an operator would: through the API."""
@@ -339,6 +307,47 @@ class Town:
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._began:4.1f} s] {text}", flush=True)
+
+
+def site_file(
+    city: str,
+    cabinet: streets.Cabinet,
+    ports: dict[str, str],
+    data: Path,
+    broker_port: int,
+    period_s: float,
+) -> str:
+    """The site file of a simulated cabinet."""
+    lines = [
+        "[site]",
+        f'city = "{city}"',
+        f'controller = "{cabinet.id}"',
+        f"latitude = {cabinet.latitude}",
+        f"longitude = {cabinet.longitude}",
+        f'zone = "{streets.ZONE}"',
+        f"period_s = {period_s}",
+        f'data = "{data}"',
+        "[broker]",
+        f"port = {broker_port}",
+    ]
+    for bus in cabinet.buses:
+        where = ports[f"{cabinet.id}/{bus.name}"]
+        lines += ["[[bus]]", f'name = "{bus.name}"', f'type = "{bus.type}"']
+        if bus.type == "rtu":  # a pseudo-terminal knows no parity, hence 8N1
+            lines += [f'port = "{where}"', "baud = 38400", 'format = "8N1"']
+        else:
+            lines += ['host = "127.0.0.1"', f"port = {where}"]
+    for device in cabinet.devices:
+        lines += [
+            "[[device]]",
+            f'id = "{device.id}"',
+            f'bus = "{device.bus}"',
+            f"unit = {device.unit}",
+            f'profile = "{device.profile}"',
+        ]
+        if device.kind == "luminaire":
+            lines.append('writes = ["level_in_effect_pct"]')
+    return "\n".join(lines) + "\n"
 
 
 def _die_with_parent() -> None:

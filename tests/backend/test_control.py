@@ -2,11 +2,12 @@
 
 import pytest
 
-from duha_backend.control import WET_HOLD_MS, Control
+from duha_backend.control import Control
 from duha_backend.errors import Conflict, Invalid, NotFound
 from duha_backend.live import Live
 from duha_backend.registry import Asset, Group, Registry
 from duha_backend.validate import Columns
+from duha_backend.wet import WET_HOLD_MS
 from duha_contract.clock import Clock
 from duha_contract.lighting import Calendar, Override, Place, Programme, Step
 from duha_contract.messages import Report

@@ -1,0 +1,84 @@
+"""The application: the API's rooms, the page, and the headers of every answer.
+
+The OpenAPI document is at ``/api/openapi.json``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from duha_backend.api import kept, now, problems, sessions, wanted
+from duha_backend.api.services import PREFIX, SIGNED_IN, Services
+from duha_backend.errors import NotFound
+
+PAGE = Path(__file__).parent.parent / "page"
+_CSP = (
+    "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:;"
+    " style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+)
+_nothing = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+
+
+def make_app(services: Services) -> FastAPI:
+    """The application over its services."""
+    app = _routes()
+    app.state.services = services
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(SecurityHeaders)
+    problems.install(app)
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """The API as an OpenAPI document, without running it."""
+    return _routes().openapi()
+
+
+def _routes() -> FastAPI:
+    app = FastAPI(
+        title="Duha",
+        summary="Street lighting and rain sensing of a city.",
+        version="1",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    for room in (sessions.router, now.router, kept.router, wanted.router, _nothing):
+        app.include_router(room)
+    return app
+
+
+class SecurityHeaders:
+    """Every answer says what a browser may do with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and add the headers."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [
+                    (b"content-security-policy", _CSP.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+@_nothing.api_route(
+    "/{anything:path}",
+    methods=["GET", "POST", "PUT", "DELETE"],
+    include_in_schema=False,
+)
+async def nothing(anything: str) -> None:
+    """Say that there is no such thing, instead of handing out the page."""
+    raise NotFound(f"no /api/v1/{anything}")

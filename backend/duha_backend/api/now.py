@@ -1,0 +1,143 @@
+"""The city as it is now."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, iso
+from duha_backend.errors import NotFound
+from duha_backend.live import encode_tick
+
+router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+
+
+@router.get("/city")
+async def city(services: S, who: Who) -> dict[str, Any]:
+    """Name, clock and map of the city: luminaires and gauges in columns.
+
+    The order of luminaires is the order of the bytes of ``/state``.
+    """
+    live = services.live
+    lamps = live.luminaires
+    gauges = [a for a in live.assets.values() if a.kind == "rain_gauge"]
+    return {
+        "id": services.city,
+        "name": services.name,
+        "who": who,
+        "now": services.now_ms(),
+        "rate": services.rate,
+        "zone": services.control.place.zone,
+        "luminaires": {
+            "id": [a.id for a in lamps],
+            "longitude": [a.longitude for a in lamps],
+            "latitude": [a.latitude for a in lamps],
+            "cabinet": [a.cabinet for a in lamps],
+            "street": [a.street for a in lamps],
+        },
+        "cabinets": [a._asdict() for a in live.assets.values() if a.kind == "cabinet"],
+        "gauges": [a._asdict() for a in gauges],
+    }
+
+
+@router.get("/streets")
+async def streets(services: S) -> dict[str, Any]:
+    """The street plan as GeoJSON."""
+    found = await asyncio.to_thread(services.registry.streets)
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "LineString", "coordinates": street["line"]},
+            "properties": {"name": street["name"], "main": street["main"]},
+        }
+        for street in found
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+@router.get("/state")
+async def state(services: S) -> Response:
+    """One byte for each luminaire, and in ``X-Seq`` the tick that it belongs to."""
+    live = services.live
+    headers = {"X-Seq": str(live.tick_now.seq), "Cache-Control": "no-store"}
+    return Response(
+        bytes(live.state), media_type="application/octet-stream", headers=headers
+    )
+
+
+@router.get("/events", response_class=EventSourceResponse)
+async def events(services: S) -> AsyncIterator[ServerSentEvent]:
+    """What changes, tick by tick: columns `i`, `s` and the figures.
+
+    Who misses a `seq` fetches ``/state`` anew.
+    """
+    seen = services.live.tick_now.seq
+    while True:
+        tick = await services.live.next_tick(seen)
+        seen = tick.seq
+        yield ServerSentEvent(raw_data=encode_tick(tick), event="tick", id=str(seen))
+
+
+@router.get("/controllers")
+async def controllers(services: S) -> list[dict[str, Any]]:
+    """Every controller: whether it is there, how old its data is, what it carries out."""
+    now = services.now_ms()
+    found = []
+    for known in services.live.controllers.values():
+        desired = services.control.desired.get(known.id)
+        report = known.report
+        last = known.last_batch_ms
+        found.append(
+            {
+                "id": known.id,
+                "stale": known.stale,
+                "age_s": None if last is None else (now - last) / 1000,
+                "desired_revision": desired.revision if desired else None,
+                "reported_revision": report.revision if report else None,
+                "diverged": list(report.diverged) if report else [],
+                "wet_road": [msgspec.to_builtins(c) for c in desired.conditions]
+                if desired
+                else [],
+                "status": msgspec.to_builtins(known.status) if known.status else None,
+            }
+        )
+    return found
+
+
+@router.get("/luminaires/{device}")
+async def luminaire(device: str, services: S) -> dict[str, Any]:
+    """One luminaire: commanded, in effect, actual, and the chain of reasons."""
+    live = services.live
+    if device not in live.index:
+        raise NotFound(f"no luminaire {device!r}")
+    asset = live.assets[device]
+    reading = live.latest.get(device)
+    values = reading.values if reading else {}
+    decision = services.control.decision(device, services.now_ms() / 1000)
+    return {
+        **asset._asdict(),
+        "state": live.describe(device),
+        "commanded": values.get("level_commanded_pct"),
+        "in_effect": values.get("level_in_effect_pct"),
+        "actual": values.get("level_actual_pct"),
+        "wanted": decision.level,
+        "reason": msgspec.to_builtins(decision.reason),
+        "values": values,
+        "quality": reading.quality if reading else None,
+        "at": iso(reading.ts) if reading else None,
+        "age_s": (services.now_ms() - reading.ts) / 1000 if reading else None,
+    }
+
+
+@router.get("/system")
+async def system(services: S) -> dict[str, Any]:
+    """How the backend is: broker, store, what was counted since the start."""
+    return {
+        "broker_connected": services.broker_connected(),
+        "ingest": vars(services.ingest.counts),
+        "stored": await asyncio.to_thread(services.readings.counts),
+        "figures": services.live.figures(services.now_ms()),
+    }

@@ -1,0 +1,104 @@
+"""What the API serves, who asks for it, and how it writes time."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Cookie, Depends, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from duha_backend.control import Control
+from duha_backend.errors import Forbidden
+from duha_backend.ingest import Ingest
+from duha_backend.live import Live
+from duha_backend.readings import Readings
+from duha_backend.registry import Registry
+
+PREFIX = "/api/v1"
+Limit = Annotated[int, Query(ge=1, le=5000, description="Most items of a page.")]
+
+
+class Services:
+    """What the API serves; passed in by the composition root."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        readings: Readings,
+        live: Live,
+        control: Control,
+        ingest: Ingest,
+        now_ms: Callable[[], int],
+        real_ms: Callable[[], int],
+        broker_connected: Callable[[], bool],
+        city: str,
+        name: str,
+        rate: float,
+    ) -> None:
+        self.registry = registry
+        self.readings = readings
+        self.live = live
+        self.control = control
+        self.ingest = ingest
+        self.now_ms = now_ms
+        self.real_ms = real_ms
+        self.broker_connected = broker_connected
+        self.city = city
+        self.name = name
+        self.rate = rate
+
+
+def _services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+S = Annotated[Services, Depends(_services)]
+
+
+_bearer = HTTPBearer(
+    auto_error=False, description="A token, as `duha backend token NAME` makes it."
+)
+
+
+async def _signed_in(
+    services: S,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    duha_session: Annotated[str, Cookie(include_in_schema=False)] = "",
+) -> str:
+    """Name of whoever asks.
+
+    A session is a cookie that browsers send from this site only (SameSite=Strict).
+    """
+    token = bearer.credentials if bearer else duha_session
+    who = None
+    if token:
+        who = await asyncio.to_thread(services.registry.who, token, services.real_ms())
+    if who is None:
+        raise Forbidden("sign in, or send 'Authorization: Bearer <token>'")
+    return who
+
+
+Who = Annotated[str, Depends(_signed_in)]
+SIGNED_IN = [Depends(_signed_in)]
+
+
+async def record(
+    services: Services, who: str, action: str, target: str, detail: str
+) -> None:
+    """Write a line of the audit log."""
+    now = services.now_ms()
+    await asyncio.to_thread(services.registry.record, now, who, action, target, detail)
+
+
+def to_ms(moment: dt.datetime) -> int:
+    """POSIX time [ms]; a time without a zone is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return round(aware.timestamp() * 1000)
+
+
+def iso(ms: int) -> str:
+    """A time [ms] as RFC 3339, in UTC."""
+    moment = dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,58 @@
+"""Signing in and out, and whether the process answers."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Cookie, Request, Response
+from pydantic import BaseModel
+
+from duha_backend.api.services import PREFIX, SIGNED_IN, S
+from duha_backend.errors import Forbidden
+
+COOKIE = "duha_session"
+SESSION_MS = 12 * 3_600_000
+router = APIRouter(prefix=PREFIX)
+
+
+class TokenIn(BaseModel):
+    """What somebody signs in with."""
+
+    token: str
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Whether the process answers; needs no token and says nothing else."""
+    return {"status": "ok"}
+
+
+@router.post("/session", status_code=204)
+async def sign_in(
+    body: TokenIn, response: Response, services: S, request: Request
+) -> None:
+    """Change a token for a session cookie."""
+    now = services.real_ms()
+    registry = services.registry
+    who = await asyncio.to_thread(registry.who, body.token, now)
+    if who is None:
+        await asyncio.sleep(0.5)  # guessing shall be slow
+        raise Forbidden("this token is not known")
+    session = await asyncio.to_thread(registry.new_token, who, now + SESSION_MS)
+    await asyncio.to_thread(registry.record, services.now_ms(), who, "sign_in", "", "")
+    response.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_MS // 1000,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+
+
+@router.delete("/session", status_code=204, dependencies=SIGNED_IN)
+async def sign_out(
+    response: Response, services: S, duha_session: Annotated[str, Cookie()] = ""
+) -> None:
+    """End the session."""
+    await asyncio.to_thread(services.registry.drop_token, duha_session)
+    response.delete_cookie(COOKIE)
