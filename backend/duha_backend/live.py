@@ -25,7 +25,8 @@ NAMES = {
     DIVERGED: "diverged",
     FAILURE: "lamp_failure",
 }
-STALE_PERIODS = 2.0
+STALE_PERIODS = 1.65
+"""So that two poll cycles after a controller has died its cabinet is shown as stale."""
 RAIN_KEPT_MS = 24 * 3600 * 1000
 
 
@@ -241,7 +242,7 @@ class Live:
 
     @staticmethod
     def _is_stale(controller: Controller, now_ms: int) -> bool:
-        """Whether nothing has come for two poll cycles."""
+        """Whether the last data is older than it should ever be."""
         if controller.last_batch_ms is None:
             return True
         limit = STALE_PERIODS * controller.period_s * 1000
