@@ -286,21 +286,29 @@ class Agent:
             await self._put([Content(vital=True, reports=(report,))])
 
     async def _write(self, orders: list[tuple[Device, int]]) -> None:
-        """Write levels on one line, then read back each."""
-        for device, level in orders:
-            bus = self.buses[device.bus]
-            address, word = encode_write(device.profile, LEVEL, level)
-            self.executor.told(device.id, level, time.monotonic())
-            try:
-                await bus.write(device.unit, address, word)
-                block = Block("holding", address, 1)
-                words = await bus.read(device.unit, block, Urgency.VERIFY)
-            except BusError as error:
-                log.debug("%s: %s", device.id, error)
-                self.executor.saw(device.id, None)
-                continue
-            point = device.profile.point_of(LEVEL)
-            self.executor.saw(device.id, decode(point, words) if point else None)
+        """Write levels on one line; all are queued at once, so that no poll comes between."""
+        async with asyncio.TaskGroup() as group:
+            for device, level in orders:
+                group.create_task(
+                    self._write_one(device, level), name=f"dim {device.id}"
+                )
+
+    async def _write_one(self, device: Device, level: int) -> None:
+        """Write a level and read it back."""
+        bus = self.buses[device.bus]
+        address, word = encode_write(device.profile, LEVEL, level)
+        self.executor.told(device.id, level, time.monotonic())
+        try:
+            await bus.write(device.unit, address, word)
+            words = await bus.read(
+                device.unit, Block("holding", address, 1), Urgency.VERIFY
+            )
+        except BusError as error:
+            log.debug("%s: %s", device.id, error)
+            self.executor.saw(device.id, None)
+            return
+        point = device.profile.point_of(LEVEL)
+        self.executor.saw(device.id, decode(point, words) if point else None)
 
 
 def _table(kind: str, rows: list[Row]) -> Table:

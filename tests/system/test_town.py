@@ -83,7 +83,9 @@ def test_a_gone_agent_is_stale_within_two_cycles_and_a_gone_backend_leaves_the_l
         lambda: visitor.ask("/system")["figures"]["stale"] == ["RVO-002"],
         limit=12,
     )
-    assert took <= 2 * 3.0 + 0.5  # two cycles of three seconds, and this test's own look
+    assert (
+        took <= 2 * 3.0 + 0.5
+    )  # two cycles of three seconds, and this test's own look
     controller = visitor.ask("/controllers")[1]
     assert controller["stale"]
     assert 4.5 < controller["age_s"] < 12
