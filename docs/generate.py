@@ -46,29 +46,46 @@ def quantities() -> str:
 
 def devices() -> str:
     """The device profiles as Markdown."""
-    lines = ["# Device profiles", "", "Written by `make docs` from `duha_edge/profiles/*.toml`.",
-             "Addresses are zero-based, as the protocol has them."]  # fmt: skip
+    lines = [
+        "# Device profiles",
+        "",
+        "Written by `make docs` from `duha_edge/profiles/*.toml`. Addresses are zero-based,",
+        "as the protocol has them; a value is raw × scale.",
+    ]
     for name in profiles.names():
-        profile = profiles.load(name)
-        lines += ["", f"## `{name}`", "", f"{profile.title}; a `{profile.kind}`.", ""]
-        if profile.counter:
-            counter = profile.counter
-            lines += [
-                f"Counter of {counter.modulus} states, {counter.mm_per_tip} mm a tip.",
-                "",
-            ]
-        lines += [
-            "| quantity | table | address | type | scale | write |",
-            "|---|---|---|---|---|---|",
-        ]
-        for point in profile.point:
-            write = f"{point.write.low:g} … {point.write.high:g}" if point.write else ""
-            bit = f" bit {point.bit}" if point.bit is not None else ""
-            lines.append(
-                f"| `{point.quantity}` | {point.table} | {point.address} | {point.type}{bit}"
-                f" | {point.scale:g} | {write} |"
-            )
+        lines += ["", *device(profiles.load(name))]
     return "\n".join(lines) + "\n"
+
+
+def device(profile: profiles.Profile) -> list[str]:
+    """One device profile as lines of Markdown."""
+    lines = [f"## `{profile.name}`", "", f"{profile.title}; a `{profile.kind}`."]
+    if profile.serial:
+        lines.append(f"Factory setting of the line: {profile.serial}.")
+    if profile.alone:
+        lines.append("Each value is requested by itself.")
+    for index, where in profile.index.items():
+        lines.append(
+            f"`at.{index}`: 0 to {where.count - 1}, {where.step} registers apart."
+        )
+    if profile.counter:
+        found = profile.counter
+        lines.append(
+            f"Rain counter ({found.kind}): {found.modulus} states, {found.mm_per_count:g} mm each."
+        )
+    if profile.source:
+        lines.append(f"Source: {profile.source}.")
+    heads = ("quantity", "table", "address", "type", "order", "scale", "poll", "write")
+    lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for point in profile.point:
+        bit = f" bit {point.bit}" if point.bit is not None else ""
+        write = f"{point.write.low:g} … {point.write.high:g}" if point.write else ""
+        order = point.order if point.words > 1 else ""
+        lines.append(
+            f"| `{point.quantity}` | {point.table} | {point.address} | {point.type}{bit}"
+            f" | {order} | {point.scale:g} | {point.poll} | {write} |"
+        )
+    return lines
 
 
 def asyncapi() -> dict[str, Any]:

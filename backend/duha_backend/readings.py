@@ -55,6 +55,11 @@ class Readings:
                 f" controller VARCHAR, quality VARCHAR, {columns},"
                 " PRIMARY KEY (device, ts))"
             )
+            # The data dictionary grows; what was stored before has no value there.
+            for quantity in quantities:
+                self._db.execute(
+                    f"ALTER TABLE {kind} ADD COLUMN IF NOT EXISTS {quantity.name} DOUBLE"
+                )
 
     def close(self) -> None:
         """Close the file."""

@@ -48,6 +48,7 @@ _LUMINAIRE = (
     _q("voltage_v", "V", 0, 500, 0.1, "Supply voltage"),
     _q("switch_ons", "", 0, 4.3e9, 1, "Times switched on"),
     _q("lamp_failure", "", 0, 1, 1, "Lamp failure reported by the driver"),
+    _q("gear_failure", "", 0, 1, 1, "Failure of the driver itself, or none found"),
 )
 _METER = (
     *(_q(f"voltage_l{p}_v", "V", 0, 500, 0.1, f"Voltage L{p}-N") for p in (1, 2, 3)),
@@ -59,18 +60,37 @@ _METER = (
     _q("power_w", "W", -7.5e5, 7.5e5, 1, "Active power"),
     _q("frequency_hz", "Hz", 40, 70, 0.01, "Frequency"),
     _q("energy_kwh", "kWh", 0, 1e9, 0.01, "Imported active energy"),
+    _q("energy_export_kwh", "kWh", 0, 1e9, 0.01, "Exported active energy"),
+    _q("reactive_power_var", "var", -7.5e5, 7.5e5, 1, "Reactive power"),
+    _q("reactive_energy_kvarh", "kvarh", 0, 1e9, 0.01, "Imported reactive energy"),
+    _q("power_factor", "", -1, 1, 0.001, "Power factor"),
 )
 _RAIN_GAUGE = (
-    _q("tips_total", "", 0, 4.3e9, 1, "Tip counter as read, before any arithmetic"),
-    _q("tips", "", 0, 65_535, 1, "Tips since the last reading"),
+    _q("counter_raw", "", 0, 9e15, 1, "Counter as read, before any arithmetic"),
+    _q("counts", "", 0, 9e15, 1, "Counts since the last reading"),
     _q("rain_mm", "mm", 0, 500, 0.01, "Rain since the last reading"),
     _q("interval_s", "s", 0, 4e8, 1, "Time since the last reading"),
+    _q("intensity_mm_h", "mm/h", 0, 1000, 0.01, "Intensity as the gauge gives it"),
+    _q("temperature_c", "°C", -50, 100, 0.1, "Temperature in the gauge"),
+    _q("heating_pct", "%", 0, 100, 1, "Heating power"),
+    _q("status_code", "", 0, 65_535, 1, "Status word of the gauge"),
 )
+_RAIN_DETECTOR = (
+    _q("precipitation", "", 0, 1, 1, "It rains or snows"),
+    _q("snow", "", 0, 1, 1, "What falls is snow"),
+    _q("trusted", "", 0, 1, 1, "The detector trusts its own reading"),
+    _q("dry_surface_pct", "%", 0, 100, 1, "Dry part of the surface"),
+    _q("temperature_c", "°C", -50, 100, 0.1, "Ambient temperature"),
+    _q("heater_c", "°C", -50, 150, 0.1, "Heater temperature"),
+)
+_LUX = (_q("illuminance_lx", "lx", 0, 250_000, 0.1, "Illuminance"),)
 
 KINDS: dict[str, tuple[Quantity, ...]] = {
     "luminaire": _LUMINAIRE,
     "meter": _METER,
     "rain_gauge": _RAIN_GAUGE,
+    "rain_detector": _RAIN_DETECTOR,
+    "lux": _LUX,
 }
 BY_NAME: dict[str, dict[str, Quantity]] = {
     kind: {quantity.name: quantity for quantity in quantities}

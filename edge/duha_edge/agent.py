@@ -22,19 +22,31 @@ from duha_contract.quantities import KINDS
 from duha_contract.rain import increment, possible_tips
 from duha_edge import profiles
 from duha_edge.bus import Bus, Urgency
-from duha_edge.errors import BusError, OutboxError
+from duha_edge.errors import BusError, OutboxError, Refused
 from duha_edge.executor import Executor
 from duha_edge.link import Link
 from duha_edge.outbox import Content, CounterState, Outbox
-from duha_edge.points import Block, blocks, decode, encode_write
+from duha_edge.points import (
+    MAX_WORDS,
+    WORTH_READING,
+    Block,
+    blocks,
+    decode,
+    encode_write,
+    split,
+    worth_reading,
+)
 from duha_edge.profiles import Counter, Profile
-from duha_edge.site import DeviceConfig, SiteFile
+from duha_edge.site import BusConfig, DeviceConfig, SiteFile
 
 log = logging.getLogger(__name__)
 
 LEVEL = "level_in_effect_pct"
 CONTROL_S = 0.3
 """How often the programme is looked at, in real seconds."""
+
+ILLEGAL_ADDRESS, ILLEGAL_VALUE = 2, 3
+USUAL_TURNAROUND_S = 0.01
 
 Values = dict[str, float | None]
 Row = tuple[object, ...]
@@ -43,13 +55,28 @@ Row = tuple[object, ...]
 class Device:
     """A configured device with its profile worked out."""
 
-    def __init__(self, config: DeviceConfig) -> None:
+    def __init__(self, config: DeviceConfig, gap: int = WORTH_READING) -> None:
         self.id = config.id
         self.unit = config.unit
         self.bus = config.bus
-        self.profile: Profile = profiles.load(config.profile)
-        self.blocks = blocks(self.profile.point)
+        self.profile: Profile = profiles.load(config.profile).placed(config.at)
+        self.blocks = blocks(
+            self.profile.point,
+            gap,
+            fences=self.profile.fence,
+            alone=self.profile.alone,
+            max_words=self.profile.max_words,
+        )
         self.dimmable = LEVEL in config.writes
+
+    def learn(self, refused: Block) -> bool:
+        """Ask for the parts of a refused block from now on; False when it has none."""
+        parts = split(refused, self.profile.point)
+        if refused not in self.blocks or parts == (refused,):
+            return False
+        at = self.blocks.index(refused)
+        self.blocks = (*self.blocks[:at], *parts, *self.blocks[at + 1 :])
+        return True
 
 
 class Agent:
@@ -61,7 +88,8 @@ class Agent:
         folder = Path(file.site.data)
         folder.mkdir(parents=True, exist_ok=True)
         self.outbox = Outbox(folder / "outbox.db", int(file.outbox.max_mib * 2**20))
-        self.devices = {config.id: Device(config) for config in file.device}
+        gaps = {bus.name: gap_of(bus) for bus in file.bus}
+        self.devices = {c.id: Device(c, gaps[c.bus]) for c in file.device}
         self.buses = {config.name: Bus(config) for config in file.bus}
         self.executor = Executor(
             [device.id for device in self.devices.values() if device.dimmable],
@@ -160,14 +188,22 @@ class Agent:
         """Values of a device by quantity; all missing when it gives no good answer."""
         bus = self.buses[device.bus]
         words: dict[tuple[str, int], int] = {}
-        try:
-            for block in device.blocks:
+        for block in device.blocks:
+            try:
                 found = await bus.read(device.unit, block)
-                words |= {(block.table, address): w for address, w in found.items()}
-        except BusError as error:
-            log.debug("%s: %s", device.id, error)
-            self.executor.saw(device.id, None)
-            return self._with_command(device, {}), "no_answer"
+            except Refused as error:
+                if error.code in {ILLEGAL_ADDRESS, ILLEGAL_VALUE} and device.learn(
+                    block
+                ):
+                    log.info("%s: %s; asked in parts from now on", device.id, error)
+                    return await self._read(device)
+                log.debug("%s: %s", device.id, error)
+                return self._with_command(device, {}), "invalid"
+            except BusError as error:
+                log.debug("%s: %s", device.id, error)
+                self.executor.saw(device.id, None)
+                return self._with_command(device, {}), "no_answer"
+            words |= {(block.table, address): w for address, w in found.items()}
         values: Values = {}
         for point in device.profile.point:
             mine = {a: w for (table, a), w in words.items() if table == point.table}
@@ -189,7 +225,7 @@ class Agent:
         counters: dict[str, CounterState],
     ) -> Event | None:
         """Turn a raw counter into tips and rain since the last reading."""
-        total = values.get("tips_total")
+        total = values.get("counter_raw")
         if total is None:
             return None
         before = self._counters.get(device.id)
@@ -198,10 +234,10 @@ class Agent:
             before.raw if before else None,
             int(total),
             modulus=counter.modulus,
-            most=possible_tips(seconds, counter.mm_per_tip),
+            most=possible_tips(seconds, counter.mm_per_count),
         )
-        values["tips"] = found.tips
-        values["rain_mm"] = round(found.tips * counter.mm_per_tip, 4)
+        values["counts"] = found.tips
+        values["rain_mm"] = round(found.tips * counter.mm_per_count, 4)
         values["interval_s"] = round(max(0.0, seconds), 3)
         counters[device.id] = CounterState(int(total), ts)
         if found.event == "reset":
@@ -309,6 +345,14 @@ class Agent:
             return
         point = device.profile.point_of(LEVEL)
         self.executor.saw(device.id, decode(point, words) if point else None)
+
+
+def gap_of(bus: BusConfig) -> int:
+    """Largest hole that is read along on a line, from its speed."""
+    if bus.type == "tcp":
+        return MAX_WORDS  # a round trip costs more than any hole
+    bits = 10 if bus.format == "8N1" else 11
+    return worth_reading(bus.baud, USUAL_TURNAROUND_S, bits)
 
 
 def _table(kind: str, rows: list[Row]) -> Table:

@@ -23,6 +23,7 @@ from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 
 from duha_edge.errors import BusError, NoAnswer, Refused, WrongAnswer
 from duha_edge.points import Block
+from duha_edge.profiles import BITS
 from duha_edge.site import BusConfig
 
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # our own errors say more
@@ -30,7 +31,7 @@ logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # our own errors say m
 SILENT_AFTER = 3
 PROBE_EVERY_S = 20.0
 RECONNECT_EVERY_S = 1.0
-_FUNCTION = {"holding": 3, "input": 4}
+_FUNCTION = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
 
 class Urgency(enum.IntEnum):
@@ -91,19 +92,24 @@ class Bus:
         """
 
         async def ask() -> dict[int, int]:
-            call = (
-                self._client.read_holding_registers
-                if block.table == "holding"
-                else self._client.read_input_registers
+            calls = {
+                "coil": self._client.read_coils,
+                "discrete": self._client.read_discrete_inputs,
+                "holding": self._client.read_holding_registers,
+                "input": self._client.read_input_registers,
+            }
+            answer = await calls[block.table](
+                block.address, count=block.length, device_id=unit
             )
-            answer = await call(block.address, count=block.length, device_id=unit)
             self._check(answer, unit, _FUNCTION[block.table])
-            words = answer.registers
-            if len(words) != block.length:
+            words = answer.bits if block.table in BITS else answer.registers
+            # Bits come in whole bytes; registers are exactly those that were asked for.
+            wanted = -(-block.length // 8) * 8 if block.table in BITS else block.length
+            if len(words) != wanted:
                 raise WrongAnswer(
-                    f"{self._named(unit)}: asked for {block.length} registers, got {len(words)}"
+                    f"{self._named(unit)}: asked for {block.length} values, got {len(words)}"
                 )
-            return {block.address + i: word for i, word in enumerate(words)}
+            return {block.address + i: int(words[i]) for i in range(block.length)}
 
         found: dict[int, int] = await self._do(unit, urgency, ask)
         return found
@@ -190,7 +196,7 @@ class Bus:
         """Raise unless the answer is one to this question."""
         if answer.function_code == function | 0x80:
             code = answer.exception_code
-            raise Refused(f"{self._named(unit)}: refused with exception {code}")
+            raise Refused(f"{self._named(unit)}: refused with exception {code}", code)
         if answer.function_code != function or answer.dev_id != unit:
             raise WrongAnswer(
                 f"{self._named(unit)}: an answer of unit {answer.dev_id}, "

@@ -32,7 +32,11 @@ class WrongAnswer(BusError):  # noqa: N818
 
 
 class Refused(BusError):  # noqa: N818
-    """A Modbus exception answer."""
+    """A Modbus exception answer; `code` is the protocol's."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OutboxError(EdgeError):

@@ -5,13 +5,17 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from duha_edge.errors import NotAllowed
-from duha_edge.profiles import Point, Profile, TableName
+from duha_edge.profiles import BITS, Fence, Point, Profile, TableName
 
 MAX_WORDS = 125
+MAX_BITS = 2000
 WORTH_READING = 8
 """A hole of this many registers is cheaper to read than a second request."""
 
-_CODES = {"u16": ">H", "s16": ">h", "u32": ">I", "s32": ">i", "f32": ">f"}
+_CODES = {
+    "u16": ">H", "s16": ">h", "u32": ">I", "s32": ">i", "u64": ">Q", "s64": ">q",
+    "f32": ">f",
+}  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -22,7 +26,36 @@ class Block(NamedTuple):
     length: int
 
 
-def blocks(points: Iterable[Point], gap: int = WORTH_READING) -> tuple[Block, ...]:
+def worth_reading(baud: int, turnaround_s: float, bits: int = 11) -> int:
+    """Largest hole [registers] that is cheaper to read than a second request.
+
+    A request more costs 13 characters of frame, two silences of 3.5 characters (1.75 ms
+    above 19200 baud) and the turnaround of the device; a register more costs two
+    characters. Frames and silences: MODBUS over Serial Line V1.02, 2.5.1.
+
+    Parameters
+    ----------
+    baud : int
+        Line speed [bit/s].
+    turnaround_s : float
+        Time until the device answers [s].
+    bits : int
+        Bits of a character on the line, 11 with parity or two stop bits, else 10.
+    """
+    character = bits / baud
+    silence = 3.5 * character if baud <= 19_200 else 0.00175
+    request = 13 * character + 2 * silence + turnaround_s
+    return min(MAX_WORDS, int(request / (2 * character)))
+
+
+def blocks(
+    points: Iterable[Point],
+    gap: int = WORTH_READING,
+    *,
+    fences: Iterable[Fence] = (),
+    alone: bool = False,
+    max_words: int = MAX_WORDS,
+) -> tuple[Block, ...]:
     """Cover the points with few requests.
 
     Parameters
@@ -30,29 +63,70 @@ def blocks(points: Iterable[Point], gap: int = WORTH_READING) -> tuple[Block, ..
     points : iterable of Point
         In any order; they may overlap.
     gap : int
-        Largest hole [registers] that is read along.
+        Largest hole [registers] that is read along; bits are a sixteenth of it.
+    fences : iterable of Fence
+        Addresses that no request may touch, unless a point lies there itself.
+    alone : bool
+        One request for each point.
+    max_words : int
+        Most registers in one request.
 
     Returns
     -------
     tuple of Block
-        Each of at most 125 registers; every point lies in exactly one.
+        Every point lies in exactly one of them, unless points overlap.
     """
+    fences = tuple(fences)
     made: list[Block] = []
-    for point in sorted(points, key=lambda p: (p.table, p.address)):
+    for point in sorted(set(points), key=lambda p: (p.table, p.address, -p.words)):
         end = point.address + point.words
         last = made[-1] if made else None
-        if last is not None and _joins(last, point, gap):
-            length = max(last.length, end - last.address)
-            made[-1] = last._replace(length=length)
-        else:
+        inside = last is not None and _holds(last, point)
+        if last is not None and inside and not alone:
+            continue
+        if last is None or alone or not _joins(last, point, gap, max_words, fences):
             made.append(Block(point.table, point.address, point.words))
+        else:
+            made[-1] = last._replace(length=end - last.address)
     return tuple(made)
 
 
-def _joins(block: Block, point: Point, gap: int) -> bool:
-    reach = block.address + block.length + gap
+def _holds(block: Block, point: Point) -> bool:
+    end = point.address + point.words
+    return (
+        block.table == point.table
+        and block.address <= point.address
+        and end <= block.address + block.length
+    )
+
+
+def _joins(
+    block: Block, point: Point, gap: int, max_words: int, fences: tuple[Fence, ...]
+) -> bool:
+    """Whether one request may cover a block and the point after it."""
+    if block.table != point.table:
+        return False
+    bits = point.table in BITS
+    hole_from, hole_to = block.address + block.length, point.address - 1
     length = point.address + point.words - block.address
-    return block.table == point.table and point.address <= reach and length <= MAX_WORDS
+    fenced = any(
+        f.table == point.table and f.first <= hole_to and f.last >= hole_from
+        for f in fences
+    )
+    return (
+        not fenced
+        and hole_to - hole_from + 1 <= (16 * gap if bits else gap)
+        and length <= (MAX_BITS if bits else min(max_words, MAX_WORDS))
+    )
+
+
+def split(block: Block, points: Iterable[Point]) -> tuple[Block, ...]:
+    """A request that was refused, taken apart into one for each run of its points.
+
+    The holes between them are what a device may refuse to give.
+    """
+    inside = [point for point in points if _holds(block, point)]
+    return blocks(inside, gap=0)
 
 
 def decode(point: Point, words: Mapping[int, int]) -> float | None:
@@ -63,30 +137,44 @@ def decode(point: Point, words: Mapping[int, int]) -> float | None:
     point : Point
         What to decode.
     words : mapping of int to int
-        Registers of the point's table by address, never by position.
+        Registers (or bits) of the point's table by address, never by position.
     """
     raw_words = [words.get(point.address + i) for i in range(point.words)]
     if None in raw_words:
         return None
-    data = struct.pack(f">{point.words}H", *raw_words)
-    if point.invalid is not None and int.from_bytes(data) == point.invalid:
+    if point.type == "bit":
+        return float(bool(raw_words[0]))
+    data = _ordered(struct.pack(f">{point.words}H", *raw_words), point.order)
+    if int.from_bytes(data) in point.invalid:
         return None
     (raw,) = struct.unpack(_CODES[point.type], data)
     if point.bit is not None:
         return float(raw >> point.bit & 1)
     if raw != raw:  # noqa: PLR0124 - a float register may hold NaN: no value
         return None
-    return float(round(raw * point.scale, 6))
+    return float(round(raw * point.scale + point.offset, 6))
 
 
 def encode(point: Point, value: float) -> list[int]:
     """Registers that say `value`, without asking whether it may be written."""
+    if point.type == "bit":
+        return [int(value >= 0.5)]
     if point.bit is not None:
         return [(value >= 0.5) << point.bit]
-    raw = value / point.scale
+    raw = (value - point.offset) / point.scale
     number = raw if point.type == "f32" else round(raw)
-    data = struct.pack(_CODES[point.type], number)
+    data = _ordered(struct.pack(_CODES[point.type], number), point.order)
     return list(struct.unpack(f">{point.words}H", data))
+
+
+def _ordered(data: bytes, order: str) -> bytes:
+    """Bytes of a value between the order of a device and high byte first; both ways."""
+    words = [data[i : i + 2] for i in range(0, len(data), 2)]
+    if order in {"CDAB", "DCBA"}:
+        words.reverse()
+    if order in {"BADC", "DCBA"}:
+        words = [word[::-1] for word in words]
+    return b"".join(words)
 
 
 def encode_write(profile: Profile, quantity: str, value: float) -> tuple[int, int]:

@@ -61,13 +61,18 @@ class BusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One device; nothing is written to it that `writes` does not name."""
+    """One device; nothing is written to it that `writes` does not name.
+
+    Several devices may share a unit when it is a gateway: `at` tells them apart, by the
+    indexes of the profile, as in ``at = { channel = 0, short = 5 }``.
+    """
 
     id: str
     bus: str
     unit: Annotated[int, msgspec.Meta(ge=1, le=247)]
     profile: str
     writes: tuple[str, ...] = ()
+    at: dict[str, int] = {}
 
 
 class SiteFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,25 +134,26 @@ def _inconsistent_device(found: SiteFile) -> tuple[str, str] | None:
     """The first device that does not fit the rest of the file."""
     buses = {bus.name for bus in found.bus}
     ids: set[str] = set()
-    units: set[tuple[str, int]] = set()
+    units: set[tuple[str, int, tuple[tuple[str, int], ...]]] = set()
     for number, device in enumerate(found.device):
         at = f"$.device[{number}]"
         if not is_id(device.id) or device.id in ids:
             return f"device id `{device.id}` is no id, or is used twice", f"{at}.id"
         if device.bus not in buses:
             return f"`{device.id}` is on bus `{device.bus}`, which is none", f"{at}.bus"
-        if (device.bus, device.unit) in units:
+        place = (device.bus, device.unit, tuple(sorted(device.at.items())))
+        if place in units:
             return f"unit {device.unit} of `{device.bus}` is used twice", f"{at}.unit"
         if problem := _unwritable(device):
             return problem, f"{at}.profile"
         ids.add(device.id)
-        units.add((device.bus, device.unit))
+        units.add(place)
     return None
 
 
 def _unwritable(device: DeviceConfig) -> str | None:
     try:
-        profile = profiles.load(device.profile)
+        profile = profiles.load(device.profile).placed(device.at)
     except ConfigError as error:
         return str(error)
     for quantity in device.writes:

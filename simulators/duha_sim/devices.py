@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 from duha_contract.clock import Clock
-from duha_edge.points import encode
+from duha_edge.points import decode, encode
 from duha_edge.profiles import Profile
 from duha_sim.modbus import ILLEGAL_ADDRESS, ILLEGAL_VALUE, Refusal
 from duha_sim.physics import (
@@ -51,8 +51,44 @@ class _Registers(ABC):
         for point in self.profile.point:
             if point.table == table and point.quantity in values:
                 words = encode(point, values[point.quantity])
-                image |= {point.address + i: word for i, word in enumerate(words)}
+                for i, word in enumerate(words):  # several bits may share a register
+                    image[point.address + i] = image.get(point.address + i, 0) | word
         return image
+
+
+class ProfileUnit(_Registers):
+    """A device of any profile that says what it was given, and takes what may be written.
+
+    It refuses the fences of its profile, and more words at a time than it may be asked.
+    """
+
+    def __init__(self, profile: Profile, values: dict[str, float]) -> None:
+        super().__init__(profile)
+        self._values = dict(values)
+
+    def values(self) -> dict[str, float]:
+        """What it was given, or what was written since."""
+        return self._values
+
+    def read(self, table: str, address: int, count: int) -> list[int]:
+        """Registers, as a device that knows its fences gives them."""
+        last = address + count - 1
+        if table in {"holding", "input"} and count > self.profile.max_words:
+            raise Refusal(ILLEGAL_VALUE)
+        for fence in self.profile.fence:
+            if fence.table == table and fence.first <= last and fence.last >= address:
+                raise Refusal(ILLEGAL_ADDRESS)
+        return super().read(table, address, count)
+
+    def write(self, address: int, words: list[int]) -> None:
+        """Take a value within the range that the profile allows."""
+        point = next((p for p in self.profile.point if p.address == address), None)
+        if point is None or point.write is None or len(words) != 1:
+            raise Refusal(ILLEGAL_ADDRESS)
+        value = decode(point, {address: words[0]})
+        if value is None or not point.write.low <= value <= point.write.high:
+            raise Refusal(ILLEGAL_VALUE)
+        self._values[point.quantity] = value
 
 
 class Luminaire(_Registers):
@@ -166,4 +202,4 @@ class GaugeUnit(_Registers):
             rate = self._weather.intensity(self._at + span / 2, *self._place)
             self._gauge = advance_gauge(self._gauge, rate * span / 3600)
             self._at += span
-        return {"tips_total": counter(self._gauge)}
+        return {"counter_raw": counter(self._gauge)}

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Protocol
 
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
-READ_HOLDING, READ_INPUT, WRITE_ONE, WRITE_MANY = 3, 4, 6, 16
+READ_COILS, READ_DISCRETE, READ_HOLDING, READ_INPUT = 1, 2, 3, 4
+WRITE_ONE, WRITE_MANY = 6, 16
+_TABLE = {
+    READ_COILS: "coil",
+    READ_DISCRETE: "discrete",
+    READ_HOLDING: "holding",
+    READ_INPUT: "input",
+}
 
 
 class Refusal(Exception):  # noqa: N818 - the protocol calls it an exception response
@@ -33,7 +40,7 @@ class Unit(Protocol):
     """The registers of one device."""
 
     def read(self, table: str, address: int, count: int) -> list[int]:
-        """Registers of "holding" or "input"; raises Refusal where there is none."""
+        """Values of "holding", "input", "coil" or "discrete"; Refusal where there is none."""
 
     def write(self, address: int, words: list[int]) -> None:
         """Write holding registers; raises Refusal where they cannot be written."""
@@ -51,12 +58,19 @@ def answer(unit: Unit, pdu: bytes) -> bytes:
 
 def _answer(unit: Unit, pdu: bytes) -> bytes:
     function = pdu[0]
+    if function in {READ_COILS, READ_DISCRETE}:
+        address, count = struct.unpack(">HH", pdu[1:])
+        if not 1 <= count <= 2000:
+            raise Refusal(ILLEGAL_VALUE)
+        bits = unit.read(_TABLE[function], address, count)
+        packed = sum(bool(bit) << i for i, bit in enumerate(bits))
+        size = -(-count // 8)
+        return bytes((function, size)) + packed.to_bytes(size, "little")
     if function in {READ_HOLDING, READ_INPUT}:
         address, count = struct.unpack(">HH", pdu[1:])
         if not 1 <= count <= 125:
             raise Refusal(ILLEGAL_VALUE)
-        table = "holding" if function == READ_HOLDING else "input"
-        words = unit.read(table, address, count)
+        words = unit.read(_TABLE[function], address, count)
         return struct.pack(f">BB{count}H", function, 2 * count, *words)
     if function == WRITE_ONE:
         address, word = struct.unpack(">HH", pdu[1:])

@@ -145,7 +145,7 @@ async def test_rain_is_counted_from_the_last_reading_that_was_kept(tmp_path):
         await asyncio.sleep(0.5)
         made.agent.outbox.put = refused
         await asyncio.sleep(0.5)
-        assert sum(row["tips"] or 0 for row in made.rows("rain_gauge", "SR-01")) == 1
+        assert sum(row["counts"] or 0 for row in made.rows("rain_gauge", "SR-01")) == 1
 
 
 async def test_the_first_reading_of_a_gauge_is_no_rain_and_a_restart_loses_none(
@@ -154,11 +154,11 @@ async def test_the_first_reading_of_a_gauge_is_no_rain_and_a_restart_loses_none(
     async with cabinet(tmp_path) as made:
         await asyncio.sleep(0.5)
         tips = made.city.gauges["SR-01"]._gauge.tips
-        assert sum(row["tips"] for row in made.rows("rain_gauge", "SR-01")) == 0
+        assert sum(row["counts"] for row in made.rows("rain_gauge", "SR-01")) == 0
     async with cabinet(tmp_path) as made:
         gauge = made.city.gauges["SR-01"]
         gauge._gauge = type(gauge._gauge)(
             tips=tips + 1
         )  # it tipped while the agent was gone
         await asyncio.sleep(0.6)
-        assert sum(row["tips"] for row in made.rows("rain_gauge", "SR-01")) == 1
+        assert sum(row["counts"] for row in made.rows("rain_gauge", "SR-01")) == 1

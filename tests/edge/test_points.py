@@ -7,15 +7,22 @@ from hypothesis import strategies as st
 from duha_contract.quantities import BY_NAME
 from duha_edge import profiles
 from duha_edge.errors import ConfigError, NotAllowed
-from duha_edge.points import MAX_WORDS, blocks, decode, encode, encode_write
-from duha_edge.profiles import WORDS, Point
+from duha_edge.points import (
+    MAX_WORDS,
+    blocks,
+    decode,
+    encode,
+    encode_write,
+    worth_reading,
+)
+from duha_edge.profiles import Fence, Order, Point
 
 points = st.builds(
     Point,
     quantity=st.just("power_w"),
     table=st.sampled_from(["holding", "input"]),
     address=st.integers(0, 60_000),
-    type=st.sampled_from(sorted(WORDS)),
+    type=st.sampled_from(["u16", "s32", "f32", "u64"]),
 )
 
 
@@ -40,7 +47,7 @@ def test_blocks_cover_every_point_once_within_the_limits(wanted, gap):
     st.integers(0, 30_000),
 )
 def test_a_value_survives_its_registers(kind, scale, raw):
-    point = Point("power_w", "holding", 7, kind, scale)
+    point = Point("power_w", 7, "holding", kind, scale=scale)
     words = encode(point, raw * scale)
     assert decode(point, {7 + i: w for i, w in enumerate(words)}) == pytest.approx(
         raw * scale
@@ -48,28 +55,107 @@ def test_a_value_survives_its_registers(kind, scale, raw):
 
 
 def test_a_missing_register_is_no_value():
-    assert decode(Point("power_w", "holding", 7, "u32"), {7: 1}) is None
+    assert decode(Point("power_w", 7, "holding", "u32"), {7: 1}) is None
 
 
 def test_a_sentinel_and_nan_are_no_value():
-    point = Point("power_w", "holding", 0, "s16", invalid=0x8000)
+    point = Point("power_w", 0, "holding", "s16", invalid=(0x8000,))
     assert decode(point, {0: 0x8000}) is None
-    assert decode(Point("power_w", "input", 0, "f32"), {0: 0x7FC0, 1: 0}) is None
+    assert decode(Point("power_w", 0, "input", "f32"), {0: 0x7FC0, 1: 0}) is None
 
 
 def test_words_stand_high_first_and_signs_are_kept():
-    assert decode(Point("power_w", "input", 0, "u32"), {0: 1, 1: 2}) == 65_538
-    assert decode(Point("power_w", "input", 0, "s16", 0.1), {0: 0xFFF6}) == -1.0
+    assert decode(Point("power_w", 0, "input", "u32"), {0: 1, 1: 2}) == 65_538
+    assert decode(Point("power_w", 0, "input", "s16", scale=0.1), {0: 0xFFF6}) == -1.0
     assert decode(
-        Point("power_w", "input", 0, "f32"), {0: 0x4366, 1: 0x6666}
+        Point("power_w", 0, "input", "f32"), {0: 0x4366, 1: 0x6666}
     ) == pytest.approx(230.4, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", profiles.names())
-def test_a_shipped_profile_reads_in_few_requests(name):
+def test_a_shipped_profile_is_read_in_few_requests(name):
     profile = profiles.load(name)
     assert {p.quantity for p in profile.point} <= set(BY_NAME[profile.kind])
-    assert len(blocks(profile.point)) <= 3
+    made = blocks(profile.point, fences=profile.fence, alone=profile.alone)
+    assert len(made) <= (len(profile.point) if profile.alone else 6)
+
+
+@given(
+    st.sampled_from(["u32", "s32", "u64", "f32"]),
+    st.sampled_from(["ABCD", "CDAB", "BADC", "DCBA"]),
+    st.integers(0, 2**23),
+)
+def test_a_value_survives_every_order_of_its_bytes(kind, order, raw):
+    point = Point("power_w", 7, "input", kind, order)
+    words = encode(point, raw)
+    assert decode(point, {7 + i: w for i, w in enumerate(words)}) == raw
+
+
+def test_the_orders_are_those_of_the_trade():
+    """12.5 as a float is 41 48 00 00."""
+    orders: list[tuple[Order, list[int]]] = [
+        ("ABCD", [0x4148, 0x0000]),
+        ("CDAB", [0x0000, 0x4148]),
+        ("BADC", [0x4841, 0x0000]),
+        ("DCBA", [0x0000, 0x4841]),
+    ]
+    for order, words in orders:
+        assert encode(Point("power_w", 0, "input", "f32", order), 12.5) == words
+
+
+fences = st.lists(
+    st.builds(
+        lambda table, first, length: Fence(table, first, first + length),
+        st.sampled_from(["holding", "input"]),
+        st.integers(0, 400),
+        st.integers(0, 20),
+    ),
+    max_size=4,
+)
+near = st.builds(
+    Point,
+    quantity=st.just("power_w"),
+    address=st.integers(0, 400),
+    table=st.sampled_from(["holding", "input"]),
+    type=st.sampled_from(["u16", "u32", "u64"]),
+)
+
+
+@given(
+    st.lists(near, min_size=1, max_size=40),
+    fences,
+    st.integers(0, 125),
+    st.integers(4, 125),
+)
+def test_no_request_crosses_a_fence_or_a_limit(wanted, standing, gap, most):
+    made = blocks(wanted, gap, fences=standing, max_words=most)
+    lie = {(p.table, p.address + i) for p in wanted for i in range(p.words)}
+    for block in made:
+        assert block.length <= most
+        for fence in standing:
+            touched = {
+                (block.table, a)
+                for a in range(block.address, block.address + block.length)
+                if block.table == fence.table and fence.first <= a <= fence.last
+            }
+            assert touched <= lie  # only where a point itself lies behind the fence
+
+
+@pytest.mark.parametrize(
+    ("baud", "turnaround_s", "registers"),
+    [
+        (9600, 0.005, 12),
+        (9600, 0.02, 18),
+        (19_200, 0.005, 14),
+        (19_200, 0.02, 27),
+        (115_200, 0.005, 51),
+        (115_200, 0.02, 125),
+    ],
+)
+def test_the_hole_that_is_worth_reading_is_that_of_the_arithmetic(
+    baud, turnaround_s, registers
+):
+    assert abs(worth_reading(baud, turnaround_s) - registers) <= 1
 
 
 def test_only_what_the_profile_names_is_written_and_within_its_range():

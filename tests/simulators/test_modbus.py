@@ -8,11 +8,13 @@ import time
 import pytest
 
 from duha_contract.clock import Clock
+from duha_edge import profiles
+from duha_edge.points import decode
 from duha_edge.profiles import load
 from duha_sim import trouble
 from duha_sim.city import SimulatedCity
-from duha_sim.devices import Luminaire
-from duha_sim.modbus import answer, crc, frame_length
+from duha_sim.devices import Luminaire, ProfileUnit
+from duha_sim.modbus import RtuPort, TcpPort, answer, crc, frame_length
 from duha_sim.physics import Lamp
 from duha_sim.storm import Replay
 from duha_sim.streets import generate
@@ -116,6 +118,42 @@ async def test_mbpoll_reads_the_floats_of_a_meter(outside, tmp_path):
             outside, made, "RVO-001", 240, "-t", "3:float", "-B", "-r", "0", "-c", "3"
         )
         assert list(found.values()) == pytest.approx([231.0, 230.4, 229.8], abs=0.1)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("kind", ["tcp", "terminal"])
+@pytest.mark.parametrize("name", profiles.names())
+async def test_mbpoll_reads_every_simulated_profile(outside, tmp_path, name, kind):
+    profile = profiles.load(name).placed(dict.fromkeys(profiles.load(name).index, 0))
+    point = profile.point[0]
+    unit = ProfileUnit(profile, {point.quantity: 1.0})
+
+    async def respond(_unit, pdu):
+        return answer(unit, pdu)
+
+    port: TcpPort | RtuPort
+    if kind == "tcp":
+        port = TcpPort(respond, lambda _, frame: frame)
+        await port.start()
+        target = ["-m", "tcp", "-p", str(port.port), "127.0.0.1"]
+    else:
+        port = RtuPort(respond, lambda _, frame: frame, tmp_path / "line.tty", 19_200)
+        await port.start()
+        target = ["-m", "rtu", "-b", "19200", "-P", "none", str(port.path)]
+    table = {"coil": "0", "discrete": "1", "input": "3:hex", "holding": "4:hex"}[
+        point.table
+    ]
+    process = await asyncio.create_subprocess_exec(
+        outside("mbpoll"), "-1", "-0", "-o", "1", "-a", "1", "-t", table, "-r", str(point.address),
+        "-c", str(point.words), *target,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    await port.close()
+    await asyncio.sleep(0.02)
+    found = re.findall(r"\[(\d+)\]:\s+(0x[0-9A-F]+|\d+)", out.decode())
+    words = {int(address): int(word, 0) for address, word in found}
+    assert decode(point, words) == pytest.approx(1.0, abs=0.3), out
 
 
 async def test_a_terminal_is_as_slow_as_its_line(tmp_path):

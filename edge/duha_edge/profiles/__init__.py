@@ -1,6 +1,7 @@
 """Device profiles: how the registers of one product become quantities. Data, not code."""
 
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal
@@ -10,10 +11,16 @@ import msgspec
 from duha_contract.quantities import BY_NAME
 from duha_edge.errors import ConfigError
 
-Type = Literal["u16", "s16", "u32", "s32", "f32"]
-TableName = Literal["holding", "input"]
-WORDS: dict[str, int] = {"u16": 1, "s16": 1, "u32": 2, "s32": 2, "f32": 2}
+Type = Literal["u16", "s16", "u32", "s32", "u64", "s64", "f32", "bit"]
+TableName = Literal["holding", "input", "coil", "discrete"]
+Order = Literal["ABCD", "CDAB", "BADC", "DCBA"]
+PollClass = Literal["fast", "slow", "nightly", "once"]
+WORDS: dict[str, int] = {
+    "u16": 1, "s16": 1, "u32": 2, "s32": 2, "u64": 4, "s64": 4, "f32": 2, "bit": 1,
+}  # fmt: skip
+BITS: frozenset[str] = frozenset(("coil", "discrete"))
 Address = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,46 +31,118 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One quantity at one address; value = raw × scale, or one bit of it.
+    """One quantity at one address; value = raw × scale + offset, or one bit of it.
 
     `address` is the zero-based address of the protocol, not a manual's number.
-    Two-word types have their high word first.
+    `order` says how a value lies in its registers, A being its highest byte: ABCD high
+    word first, CDAB low word first, BADC and DCBA with the bytes of each word swapped.
+    `invalid` lists raw codes that mean "no value".
     """
 
     quantity: str
-    table: TableName
     address: Address
-    type: Type
+    table: TableName = "holding"
+    type: Type = "u16"
+    order: Order = "ABCD"
     scale: float = 1.0
-    bit: int | None = None
-    invalid: int | None = None
+    offset: float = 0.0
+    bit: Annotated[int, msgspec.Meta(ge=0, le=15)] | None = None
+    invalid: tuple[int, ...] = ()
+    poll: PollClass = "fast"
     write: Write | None = None
 
     @property
     def words(self) -> int:
-        """Registers that it takes."""
+        """Registers, or bits of a bit table, that it takes."""
         return WORDS[self.type]
 
 
 class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rain counter: number of its states and depth of one tip [mm]."""
+    """A rain counter that only grows: number of its states, depth of one count [mm].
 
-    modulus: int
-    mm_per_tip: float
+    `kind` is "tips" or "total". What restarts with each reading ("since_read") loses
+    rain with every answer that gets lost: it is no source of rain here.
+    """
+
+    kind: Literal["tips", "total"]
+    modulus: Count
+    mm_per_count: float
+
+
+class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several devices behind one unit: `step` registers apart, `count` of them."""
+
+    step: Count
+    count: Count
+
+
+class Fence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses that a device refuses to be read; both ends included."""
+
+    table: TableName
+    first: Address
+    last: Address
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one product says in its registers."""
+    """What one product says in its registers.
+
+    Attributes
+    ----------
+    name, kind, title, source : str
+        Id, kind of the data dictionary, name for people, where the map comes from.
+    serial : str
+        Factory setting of the line, such as "9600 8N1".
+    alone : bool
+        The product wants each value requested by itself.
+    max_words : int
+        Most registers that it gives in one answer.
+    index : mapping of str to Index
+        How the devices behind a gateway are told apart; a site says `at`.
+    """
 
     name: str
     kind: str
     title: str
     point: tuple[Point, ...]
+    source: str = ""
+    serial: str = ""
+    alone: bool = False
+    max_words: Annotated[int, msgspec.Meta(ge=1, le=125)] = 125
     counter: Counter | None = None
+    index: dict[str, Index] = {}
+    fence: tuple[Fence, ...] = ()
 
     def point_of(self, quantity: str) -> Point | None:
         """The point of a quantity, if the product has it."""
         return next((p for p in self.point if p.quantity == quantity), None)
+
+    def placed(self, at: Mapping[str, int]) -> "Profile":
+        """The profile of the device at a place behind a gateway.
+
+        Raises
+        ------
+        ConfigError
+            `at` does not name every index of the profile, within its count.
+        """
+        if set(at) != set(self.index):
+            wanted = ", ".join(self.index) or "nothing"
+            raise ConfigError(f"profile `{self.name}` is placed by {wanted}")
+        shift = 0
+        for name, place in at.items():
+            index = self.index[name]
+            if not 0 <= place < index.count:
+                raise ConfigError(
+                    f"`{name}` of `{self.name}` is 0 to {index.count - 1}"
+                )
+            shift += place * index.step
+        if shift == 0:
+            return self
+        moved = tuple(
+            msgspec.structs.replace(point, address=point.address + shift)
+            for point in self.point
+        )
+        return msgspec.structs.replace(self, point=moved)
 
 
 @cache
@@ -103,8 +182,22 @@ def parse(text: str) -> Profile:
     if known is None:
         raise ConfigError(f"profile {profile.name}: no kind {profile.kind!r}")
     for point in profile.point:
-        if point.quantity not in known:
-            raise ConfigError(
-                f"profile {profile.name}: a {profile.kind} has no {point.quantity!r}"
-            )
+        problem = _wrong(point, known)
+        if problem:
+            raise ConfigError(f"profile {profile.name}: {point.quantity}: {problem}")
+    if profile.counter is not None and profile.point_of("counter_raw") is None:
+        raise ConfigError(f"profile {profile.name}: a counter needs a counter_raw")
     return profile
+
+
+def _wrong(point: Point, known: Mapping[str, object]) -> str | None:
+    """Why a point cannot be; None when it can."""
+    if point.quantity not in known:
+        return "this kind of device has no such quantity"
+    if (point.table in BITS) != (point.type == "bit"):
+        return "bits, and only bits, lie in coils and discrete inputs"
+    if point.scale == 0:
+        return "a scale of 0 tells nothing"
+    if point.write is not None and (point.words != 1 or point.table != "holding"):
+        return "only a single holding register can be written"
+    return None

@@ -1,0 +1,129 @@
+"""Golden cases: one folder each, registers as a manual has them, and what they mean.
+
+A new case needs no Python: a ``case.toml`` with the profile, the registers by table and
+address, the readings, and the quantities that have no value.
+"""
+
+import asyncio
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from duha_edge import profiles
+from duha_edge.agent import Device
+from duha_edge.bus import Bus
+from duha_edge.errors import ConfigError
+from duha_edge.points import blocks, decode, split
+from duha_edge.site import BusConfig, DeviceConfig
+from duha_sim.devices import ProfileUnit
+from duha_sim.modbus import ILLEGAL_ADDRESS, Refusal, TcpPort, answer
+
+CASES = sorted((Path(__file__).parent / "cases").iterdir())
+
+
+def load(folder):
+    case = tomllib.loads((folder / "case.toml").read_text("utf-8"))
+    profile = profiles.load(case["profile"]).placed(case.get("at", {}))
+    words = {
+        table: {
+            int(a) + i: w for a, block in found.items() for i, w in enumerate(block)
+        }
+        for table, found in case["registers"].items()
+    }
+    return case, profile, words
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda f: f.name)
+def test_registers_mean_what_the_manual_says(folder):
+    case, profile, words = load(folder)
+    found = {p.quantity: decode(p, words.get(p.table, {})) for p in profile.point}
+    assert {q for q, value in found.items() if value is None} == set(case["missing"])
+    good = {q: value for q, value in found.items() if value is not None}
+    assert good == pytest.approx(case["readings"], abs=1e-5)
+
+
+def test_every_profile_has_a_case():
+    assert {load(folder)[0]["profile"] for folder in CASES} == set(profiles.names())
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda f: f.name)
+async def test_a_simulated_device_says_it_over_the_wire(folder):
+    """The simulator made from the same file, read through a real port by the agent's bus."""
+    case, profile, _ = load(folder)
+    unit = ProfileUnit(profile, case["readings"])
+
+    async def respond(_unit, pdu):
+        return answer(unit, pdu)
+
+    port = TcpPort(respond, lambda _, frame: frame)
+    await port.start()
+    bus = Bus(BusConfig("b", "tcp", "127.0.0.1", port.port))
+    serving = asyncio.create_task(bus.run())
+    words: dict[tuple[str, int], int] = {}
+    for block in blocks(profile.point, fences=profile.fence, alone=profile.alone):
+        found = await bus.read(1, block)
+        words |= {(block.table, address): word for address, word in found.items()}
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    await port.close()
+    await asyncio.sleep(0.02)
+    for point in profile.point:
+        mine = {a: w for (table, a), w in words.items() if table == point.table}
+        wanted = case["readings"].get(point.quantity)
+        if wanted is not None:
+            assert decode(point, mine) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_device_behind_a_gateway_is_placed_within_its_bounds():
+    gateway = profiles.load("intesis-inmbsdal")
+    level = gateway.placed({"channel": 1, "short": 63}).point_of("level_in_effect_pct")
+    assert level is not None
+    assert level.address == 7000 + 6300 + 15
+    for at in (
+        {},
+        {"channel": 0},
+        {"channel": 2, "short": 0},
+        {"channel": 0, "short": -1},
+    ):
+        with pytest.raises(ConfigError):
+            gateway.placed(at)
+    with pytest.raises(ConfigError, match="nothing"):
+        profiles.load("luminaire-generic").placed({"short": 1})
+
+
+def test_what_restarts_with_each_reading_is_never_touched():
+    gauge = profiles.load("delta-ohm-hd2016")
+    touched = {
+        b.address + i
+        for b in blocks(gauge.point, 125, fences=gauge.fence)
+        for i in range(b.length)
+    }
+    assert touched.isdisjoint({2, 3})
+
+
+async def test_a_device_that_refuses_a_hole_is_asked_in_parts_from_then_on():
+    device = Device(DeviceConfig("L1", "b", 1, "delta-ohm-hd2016"))
+    whole = blocks(device.profile.point)  # without the fence: one request over the hole
+    device.blocks = whole
+    assert len(whole) == 1
+    assert device.learn(whole[0])
+    assert len(device.blocks) == 3
+    assert not any(b.address <= 2 < b.address + b.length for b in device.blocks)
+    assert not device.learn(whole[0])
+    assert split(device.blocks[0], device.profile.point) == (device.blocks[0],)
+
+
+def test_a_simulated_device_refuses_what_the_real_one_refuses():
+    gauge = ProfileUnit(profiles.load("delta-ohm-hd2016"), {"counter_raw": 5})
+    with pytest.raises(Refusal) as caught:
+        gauge.read("input", 0, 6)
+    assert caught.value.code == ILLEGAL_ADDRESS
+    lamp = ProfileUnit(
+        profiles.load("bacmove-dalion").placed({"channel": 0, "lamp": 3}), {}
+    )
+    lamp.write(3, [102])
+    assert lamp.values()["level_in_effect_pct"] == pytest.approx(40)
+    for address, word in ((4, 10), (3, 256)):
+        with pytest.raises(Refusal):
+            lamp.write(address, [word])
