@@ -220,7 +220,7 @@ class Live:
         before = self.latest.get(device)
         if before is not None and before.ts > reading.ts:
             return
-        if reading.quality != "good" and before is not None:
+        if before is not None:  # what was not read this time is what it last was
             reading.values = before.values | {
                 k: v for k, v in reading.values.items() if v is not None
             }

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.metadata
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -33,10 +34,10 @@ from duha_edge.points import (
     blocks,
     decode,
     encode_write,
-    split,
+    holes,
     worth_reading,
 )
-from duha_edge.profiles import Counter, Profile
+from duha_edge.profiles import Counter, Point, Profile
 from duha_edge.site import BusConfig, DeviceConfig, SiteFile
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ CONTROL_S = 0.3
 
 ILLEGAL_ADDRESS, ILLEGAL_VALUE = 2, 3
 USUAL_TURNAROUND_S = 0.01
+DAY_S = 86_400.0
 
 Values = dict[str, float | None]
 Row = tuple[object, ...]
@@ -55,28 +57,54 @@ Row = tuple[object, ...]
 class Device:
     """A configured device with its profile worked out."""
 
-    def __init__(self, config: DeviceConfig, gap: int = WORTH_READING) -> None:
+    def __init__(
+        self, config: DeviceConfig, gap: int = WORTH_READING, slow_s: float = 900.0
+    ) -> None:
         self.id = config.id
         self.unit = config.unit
         self.bus = config.bus
         self.profile: Profile = profiles.load(config.profile).placed(config.at)
-        self.blocks = blocks(
-            self.profile.point,
-            gap,
-            fences=self.profile.fence,
-            alone=self.profile.alone,
-            max_words=self.profile.max_words,
-        )
         self.dimmable = LEVEL in config.writes
+        self._gap = gap
+        self._fences = self.profile.fence
+        self._every = {"fast": 0.0, "slow": slow_s, "nightly": DAY_S, "once": math.inf}
+        self._read_at: dict[str, float] = {}
+        self._plans: dict[frozenset[str], tuple[Block, ...]] = {}
+
+    def due(self, now: float) -> frozenset[str]:
+        """Poll classes whose points are to be read at POSIX time `now` [s]."""
+        return frozenset(
+            name
+            for name, every in self._every.items()
+            if name not in self._read_at or now - self._read_at[name] >= every
+        )
+
+    def was_read(self, classes: frozenset[str], now: float) -> None:
+        """The points of these classes have given an answer."""
+        self._read_at |= dict.fromkeys(classes, now)
+
+    def points(self, classes: frozenset[str]) -> list[Point]:
+        """The points of some poll classes."""
+        return [point for point in self.profile.point if point.poll in classes]
+
+    def blocks(self, classes: frozenset[str]) -> tuple[Block, ...]:
+        """The requests that read the points of some poll classes."""
+        if classes not in self._plans:
+            self._plans[classes] = blocks(
+                self.points(classes),
+                self._gap,
+                fences=self._fences,
+                alone=self.profile.alone,
+                max_words=self.profile.max_words,
+            )
+        return self._plans[classes]
 
     def learn(self, refused: Block) -> bool:
-        """Ask for the parts of a refused block from now on; False when it has none."""
-        parts = split(refused, self.profile.point)
-        if refused not in self.blocks or parts == (refused,):
-            return False
-        at = self.blocks.index(refused)
-        self.blocks = (*self.blocks[:at], *parts, *self.blocks[at + 1 :])
-        return True
+        """Never again read along what a refused request did; False when it did nothing."""
+        fences = holes(refused, self.profile.point)
+        self._fences += fences
+        self._plans.clear()
+        return bool(fences)
 
 
 class Agent:
@@ -89,7 +117,9 @@ class Agent:
         folder.mkdir(parents=True, exist_ok=True)
         self.outbox = Outbox(folder / "outbox.db", int(file.outbox.max_mib * 2**20))
         gaps = {bus.name: gap_of(bus) for bus in file.bus}
-        self.devices = {c.id: Device(c, gaps[c.bus]) for c in file.device}
+        self.devices = {
+            c.id: Device(c, gaps[c.bus], file.site.slow_s) for c in file.device
+        }
         self.buses = {config.name: Bus(config) for config in file.bus}
         self.executor = Executor(
             [device.id for device in self.devices.values() if device.dimmable],
@@ -187,15 +217,17 @@ class Agent:
     async def _read(self, device: Device) -> tuple[Values, Quality]:
         """Values of a device by quantity; all missing when it gives no good answer."""
         bus = self.buses[device.bus]
+        now = self.clock.now()
+        classes = device.due(now)
         words: dict[tuple[str, int], int] = {}
-        for block in device.blocks:
+        for block in device.blocks(classes):
             try:
                 found = await bus.read(device.unit, block)
             except Refused as error:
                 if error.code in {ILLEGAL_ADDRESS, ILLEGAL_VALUE} and device.learn(
                     block
                 ):
-                    log.info("%s: %s; asked in parts from now on", device.id, error)
+                    log.info("%s: %s; read in parts from now on", device.id, error)
                     return await self._read(device)
                 log.debug("%s: %s", device.id, error)
                 return self._with_command(device, {}), "invalid"
@@ -204,11 +236,13 @@ class Agent:
                 self.executor.saw(device.id, None)
                 return self._with_command(device, {}), "no_answer"
             words |= {(block.table, address): w for address, w in found.items()}
+        device.was_read(classes, now)
         values: Values = {}
-        for point in device.profile.point:
+        for point in device.points(classes):
             mine = {a: w for (table, a), w in words.items() if table == point.table}
             values[point.quantity] = decode(point, mine)
-        self.executor.saw(device.id, values.get(LEVEL))
+        if LEVEL in values:
+            self.executor.saw(device.id, values[LEVEL])
         return self._with_command(device, values), "good"
 
     def _with_command(self, device: Device, values: Values) -> Values:

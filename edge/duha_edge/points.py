@@ -120,13 +120,23 @@ def _joins(
     )
 
 
-def split(block: Block, points: Iterable[Point]) -> tuple[Block, ...]:
-    """A request that was refused, taken apart into one for each run of its points.
-
-    The holes between them are what a device may refuse to give.
-    """
-    inside = [point for point in points if _holds(block, point)]
-    return blocks(inside, gap=0)
+def holes(block: Block, points: Iterable[Point]) -> tuple[Fence, ...]:
+    """Fences around what a request read along: what a device that refused it may mean."""
+    taken = {
+        point.address + i
+        for point in points
+        if point.table == block.table
+        for i in range(point.words)
+    }
+    found: list[Fence] = []
+    for address in range(block.address, block.address + block.length):
+        if address in taken:
+            continue
+        if found and found[-1].last == address - 1:
+            found[-1] = Fence(block.table, found[-1].first, address)
+        else:
+            found.append(Fence(block.table, address, address))
+    return tuple(found)
 
 
 def decode(point: Point, words: Mapping[int, int]) -> float | None:

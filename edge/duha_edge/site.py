@@ -16,7 +16,10 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who and where this controller is."""
+    """Who and where this controller is; how often it reads.
+
+    `period_s` is for the fast points of the profiles, `slow_s` for the slow ones.
+    """
 
     city: str
     controller: str
@@ -24,6 +27,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
     zone: str
     period_s: Positive = 10.0
+    slow_s: Positive = 900.0
     data: str = "."
 
     @property

@@ -14,7 +14,7 @@ from duha_edge import profiles
 from duha_edge.agent import Device
 from duha_edge.bus import Bus
 from duha_edge.errors import ConfigError
-from duha_edge.points import blocks, decode, split
+from duha_edge.points import Block, blocks, decode
 from duha_edge.site import BusConfig, DeviceConfig
 from duha_sim.devices import ProfileUnit
 from duha_sim.modbus import ILLEGAL_ADDRESS, Refusal, TcpPort, answer
@@ -102,16 +102,29 @@ def test_what_restarts_with_each_reading_is_never_touched():
     assert touched.isdisjoint({2, 3})
 
 
-async def test_a_device_that_refuses_a_hole_is_asked_in_parts_from_then_on():
+def test_a_device_that_refuses_a_hole_is_asked_around_it_from_then_on():
+    everything = frozenset(("fast", "slow", "nightly", "once"))
     device = Device(DeviceConfig("L1", "b", 1, "delta-ohm-hd2016"))
-    whole = blocks(device.profile.point)  # without the fence: one request over the hole
-    device.blocks = whole
-    assert len(whole) == 1
-    assert device.learn(whole[0])
-    assert len(device.blocks) == 3
-    assert not any(b.address <= 2 < b.address + b.length for b in device.blocks)
-    assert not device.learn(whole[0])
-    assert split(device.blocks[0], device.profile.point) == (device.blocks[0],)
+    device._fences = ()  # as if its fence were not known
+    (whole,) = device.blocks(everything)
+    assert whole == Block("input", 0, 12)
+    assert device.learn(whole)
+    assert device.blocks(everything) == (
+        Block("input", 0, 1), Block("input", 4, 2), Block("input", 10, 2),
+    )  # fmt: skip
+    assert not device.learn(Block("input", 4, 2))
+
+
+def test_slow_points_are_read_now_and_then():
+    device = Device(DeviceConfig("E1", "b", 1, "eastron-sdm630"), slow_s=900)
+    assert device.due(0) == {"fast", "slow", "nightly", "once"}
+    device.was_read(device.due(0), 0)
+    assert device.due(10) == {"fast"}
+    assert device.due(900) == {"fast", "slow"}
+    assert device.due(86_400) == {"fast", "slow", "nightly"}
+    names = {p.quantity for p in device.points(device.due(10))}
+    assert "power_w" in names
+    assert "energy_kwh" not in names
 
 
 def test_a_simulated_device_refuses_what_the_real_one_refuses():
