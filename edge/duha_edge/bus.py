@@ -155,7 +155,8 @@ class Bus:
             answer = await job.ask()
         except (ModbusException, OSError, BusError) as error:
             self._failed(health, job, error)
-            await self._listen_out()
+            if not isinstance(error, Refused):  # a refusal is an answer in time
+                await self._listen_out()
             return
         health.misses = 0
         if not job.done.cancelled():

@@ -1,5 +1,6 @@
 """Simulated devices: physics behind the registers of a profile."""
 
+import math
 from abc import ABC, abstractmethod
 
 from duha_contract.clock import Clock
@@ -164,6 +165,11 @@ class MeterUnit(_Registers):
             "power_w": sum(meter.power_w),
             "frequency_hz": meter.frequency_hz,
             "energy_kwh": meter.energy_kwh,
+            "energy_export_kwh": 0.0,  # lamps give nothing back
+            "reactive_power_var": meter.reactive_var,
+            "reactive_energy_kvarh": meter.reactive_kvarh,
+            "power_factor": sum(meter.power_w)
+            / max(1e-9, math.hypot(sum(meter.power_w), meter.reactive_var)),
         }
         for phase in range(3):
             values[f"voltage_l{phase + 1}_v"] = meter.voltage_v[phase]

@@ -223,7 +223,14 @@ class RtuPort:
             self._arrived.put_nowait(os.read(end, 512))
 
     async def _serve(self, end: int) -> None:
-        buffer = b""
+        """Take requests as they come, at the pace of the line.
+
+        A terminal hands bytes over at once; a line takes its time for them. Waits go to
+        instants, not for spans, and what one wait was late the next frame makes up for:
+        in the long run the pace is exact although timers are coarse.
+        """
+        loop = asyncio.get_running_loop()
+        buffer, began, late = b"", 0.0, 0.0
         while True:
             try:
                 chunk = await asyncio.wait_for(
@@ -232,26 +239,38 @@ class RtuPort:
             except TimeoutError:
                 buffer = b""  # a silence ends a frame, whole or not
                 continue
+            if not buffer:
+                began = loop.time() - late
             buffer += chunk
-            # A terminal hands bytes over at once; a line takes its time for them.
-            await asyncio.sleep(len(chunk) * self.character_s)
             length = frame_length(buffer)
             if length is None or len(buffer) < length:
                 continue
-            frame, buffer = buffer[:length], b""
+            frame, buffer, late = buffer[:length], b"", 0.0
+            read_at = began + length * self.character_s
             if crc(frame[:-2]) == frame[-2:]:
-                await self._reply(end, frame)
+                late = await self._reply(end, frame, read_at)
 
-    async def _reply(self, end: int, frame: bytes) -> None:
+    async def _reply(self, end: int, frame: bytes, read_at: float) -> float:
+        """Answer a request that was read at an instant; returns how late it was [s]."""
+        loop = asyncio.get_running_loop()
+        await _until(read_at)
         unit = frame[0]
         response = await self._respond(unit, frame[1:-2])
         if response is None or unit == 0:
-            return
-        await asyncio.sleep(self.silence_s + self._turnaround_s)
+            return 0.0
+        # A device that thought for longer than its turnaround answers when it is done.
+        at = max(read_at + self._turnaround_s, loop.time() - 0.002) + self.silence_s
         out = bytes((unit,)) + response
         out = self._spoil(unit, out + crc(out))
         for start in range(0, len(out), 16):
             piece = out[start : start + 16]
-            await asyncio.sleep(len(piece) * self.character_s)
+            at += len(piece) * self.character_s
+            await _until(at)
             os.write(end, piece)
-        await asyncio.sleep(self.silence_s)
+        late = max(0.0, loop.time() - at)
+        return min(late, 0.002) - self.silence_s
+
+
+async def _until(instant: float) -> None:
+    """Sleep until an instant of the loop's clock."""
+    await asyncio.sleep(max(0.0, instant - asyncio.get_running_loop().time()))

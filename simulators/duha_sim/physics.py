@@ -115,6 +115,8 @@ class Meter:
     """State of a cabinet's three-phase meter."""
 
     energy_kwh: float = 0.0
+    reactive_kvarh: float = 0.0
+    reactive_var: float = 0.0
     power_w: tuple[float, float, float] = (0.0, 0.0, 0.0)
     current_a: tuple[float, float, float] = (0.0, 0.0, 0.0)
     voltage_v: tuple[float, float, float] = (231.0, 230.4, 229.8)
@@ -138,9 +140,13 @@ def advance_meter(
         peak = sum(inrush(lamp) for lamp in lamps)
         watts.append(active)
         amperes.append(active / factor / meter.voltage_v[number] + peak)
+    apparent = sum(v * a for v, a in zip(meter.voltage_v, amperes, strict=True))
+    reactive = math.sqrt(max(0.0, apparent**2 - sum(watts) ** 2))
     return replace(
         meter,
         energy_kwh=meter.energy_kwh + sum(watts) * seconds / 3.6e6,
+        reactive_kvarh=meter.reactive_kvarh + reactive * seconds / 3.6e6,
+        reactive_var=reactive,
         power_w=(watts[0], watts[1], watts[2]),
         current_a=(amperes[0], amperes[1], amperes[2]),
     )

@@ -47,7 +47,9 @@ def test_a_file_from_before_a_quantity_was_known_gets_its_column(tmp_path):
             "CREATE TABLE luminaire (device VARCHAR, ts TIMESTAMP, controller VARCHAR,"
             " quality VARCHAR, power_w DOUBLE, PRIMARY KEY (device, ts))"
         )
-        old.execute("INSERT INTO luminaire VALUES ('L9', '2026-01-01', 'RVO-001', 'good', 5)")
+        old.execute(
+            "INSERT INTO luminaire VALUES ('L9', '2026-01-01', 'RVO-001', 'good', 5)"
+        )
     store = Readings(tmp_path / "r.duckdb")
     store.write([message(1)], T0)
     powers = {row["device"]: row["power_w"] for row in store.latest("luminaire", 0)}

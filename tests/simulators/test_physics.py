@@ -72,6 +72,7 @@ def test_a_meter_adds_its_lamps_up_by_phase():
     lit = advance_lamp(set_level(Lamp(), 1.0), 60, 8)
     meter = advance_meter(Meter(), ([lit] * 2, [lit], []), 3600)
     assert meter.power_w == pytest.approx((132, 62, 0), rel=1e-3)
+    assert 0 < meter.reactive_var < sum(meter.power_w)
     assert meter.energy_kwh == pytest.approx(0.194, rel=1e-3)
     assert meter.current_a[1] == pytest.approx(62 / 0.97 / 230.4, rel=1e-2)
 
