@@ -5,7 +5,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 --speed 60")
 	@exec $(BIN)/duha demo $(ARGS)
@@ -21,6 +21,9 @@ check: .venv/.dev  ## format, lint, types, arrows between rooms
 
 bench: .venv/.dev  ## speed and memory, as figures (one JSON object as the last line)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-edge: .venv/.dev  ## the agent on its lines: efficiency, dead units, wrong answers
+	$(BIN)/python -m benchmarks.edge $(ARGS)
 
 docs: .venv/.dev  ## write docs/reference/ anew from the code
 	$(BIN)/python docs/generate.py
@@ -50,4 +53,4 @@ clean:  ## remove the environment and everything that was built
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch .venv/.demo $@
 
-.PHONY: help demo test check bench docs picture tools clean
+.PHONY: help demo test check bench bench-edge docs picture tools clean

@@ -219,7 +219,7 @@ class Agent:
         bus = self.buses[device.bus]
         now = self.clock.now()
         classes = device.due(now)
-        words: dict[tuple[str, int], int] = {}
+        words: dict[str, dict[int, int]] = {}
         for block in device.blocks(classes):
             try:
                 found = await bus.read(device.unit, block)
@@ -235,12 +235,11 @@ class Agent:
                 log.debug("%s: %s", device.id, error)
                 self.executor.saw(device.id, None)
                 return self._with_command(device, {}), "no_answer"
-            words |= {(block.table, address): w for address, w in found.items()}
+            words.setdefault(block.table, {}).update(found)
         device.was_read(classes, now)
         values: Values = {}
         for point in device.points(classes):
-            mine = {a: w for (table, a), w in words.items() if table == point.table}
-            values[point.quantity] = decode(point, mine)
+            values[point.quantity] = decode(point, words[point.table])
         if LEVEL in values:
             self.executor.saw(device.id, values[LEVEL])
         return self._with_command(device, values), "good"

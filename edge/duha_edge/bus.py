@@ -2,20 +2,24 @@
 
 One request is in flight at a time; commands go before read-backs before polls.
 Serial Modbus has no transaction number, so an answer that comes after its timeout
-would be taken for the answer to the next question: after a timeout the line is
-listened out before anything else is asked, and every answer is checked for unit,
-function and length. A unit that stays silent is asked only now and then, so that
-one dead device does not slow its whole line.
+would be taken for the answer to the next question. Three things keep it from that:
+after a timeout the line is listened out before anything else is asked; every answer
+is checked for unit, function and length; and a unit that has missed a read is first
+asked something of another length, so that an answer that is later still gives itself
+away. A unit that stays silent is asked only now and then, so that one dead device
+does not slow its whole line.
 """
 
 import asyncio
 import enum
+import heapq
 import itertools
 import logging
 import termios
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pymodbus import FramerType, ModbusException
@@ -44,19 +48,47 @@ class Urgency(enum.IntEnum):
 
 @dataclass
 class _Health:
-    """How often a unit has been silent in a row, and when it may be asked again."""
+    """How a unit has answered lately.
+
+    `misses` counts its silences in a row, `ask_again` is when a silent one may be asked
+    next, `lost` the length of a read whose answer may still be on its way.
+    """
 
     misses: int = 0
     ask_again: float = 0.0
+    lost: int | None = None
 
 
-@dataclass(order=True)
-class _Job:
-    urgency: int
-    number: int
-    unit: int = field(compare=False)
-    ask: Callable[[], Awaitable[Any]] = field(compare=False)
-    done: asyncio.Future[Any] = field(compare=False)
+class _Turns:
+    """Lets one at a time on the line, the most urgent first."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._taken = False
+
+    async def take(self, urgency: Urgency) -> None:
+        """Wait for a turn; whoever has taken it gives it back."""
+        if not self._taken:
+            self._taken = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (urgency, next(self._numbers), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give()  # it was ours already
+            raise
+
+    def give(self) -> None:
+        """Pass the turn on."""
+        while self._waiting:
+            *_, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken = False
 
 
 class Bus:
@@ -67,8 +99,7 @@ class Bus:
     ):
         self.config = config
         self._monotonic = monotonic
-        self._numbers = itertools.count()
-        self._jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
+        self._turns = _Turns()
         self._health: dict[int, _Health] = {}
         self._listening_out = False
         self._heard = 0.0
@@ -90,90 +121,100 @@ class Bus:
         BusError
             NoAnswer, WrongAnswer or Refused; the message names bus, unit and block.
         """
-
-        async def ask() -> dict[int, int]:
-            calls = {
-                "coil": self._client.read_coils,
-                "discrete": self._client.read_discrete_inputs,
-                "holding": self._client.read_holding_registers,
-                "input": self._client.read_input_registers,
-            }
-            answer = await calls[block.table](
-                block.address, count=block.length, device_id=unit
-            )
-            self._check(answer, unit, _FUNCTION[block.table])
-            words = answer.bits if block.table in BITS else answer.registers
-            # Bits come in whole bytes; registers are exactly those that were asked for.
-            wanted = -(-block.length // 8) * 8 if block.table in BITS else block.length
-            if len(words) != wanted:
-                raise WrongAnswer(
-                    f"{self._named(unit)}: asked for {block.length} values, got {len(words)}"
-                )
-            return {block.address + i: int(words[i]) for i in range(block.length)}
-
-        found: dict[int, int] = await self._do(unit, urgency, ask)
+        health = self._may_ask(unit)
+        await self._turns.take(urgency)
+        try:
+            await self._connect(unit)
+            if health.lost is not None:
+                await self._sound(unit, block, health)
+            found = await self._read(unit, block)
+        except (ModbusException, OSError, BusError) as error:
+            if not isinstance(error, Refused) and self.config.type == "rtu":
+                health.lost = block.length
+            raise await self._failed(health, unit, error) from None
+        finally:
+            self._turns.give()
+        health.misses = 0
         return found
 
     async def write(self, unit: int, address: int, word: int) -> None:
         """Write one holding register; raises like `read`."""
-
-        async def ask() -> None:
+        health = self._may_ask(unit)
+        await self._turns.take(Urgency.COMMAND)
+        try:
+            await self._connect(unit)
             answer = await self._client.write_register(address, word, device_id=unit)
             self._check(answer, unit, 6)
             if answer.address != address or answer.registers != [word]:
                 raise WrongAnswer(f"{self._named(unit)}: another write was confirmed")
-
-        await self._do(unit, Urgency.COMMAND, ask)
+        except (ModbusException, OSError, BusError) as error:
+            raise await self._failed(health, unit, error) from None
+        finally:
+            self._turns.give()
+        health.misses = 0
 
     async def run(self) -> None:
-        """Serve the line until cancelled."""
+        """Hold the line until cancelled, then close it."""
         try:
-            while True:
-                job = await self._jobs.get()
-                if not job.done.cancelled():
-                    await self._serve(job)
+            await asyncio.get_running_loop().create_future()
         finally:
             self._client.close()
-            while not self._jobs.empty():
-                self._jobs.get_nowait().done.cancel()
 
-    async def _do(
-        self, unit: int, urgency: Urgency, ask: Callable[[], Awaitable[Any]]
-    ) -> Any:
+    def _may_ask(self, unit: int) -> _Health:
+        """The health of a unit; raises NoAnswer while a silent one is left alone."""
         health = self._health.setdefault(unit, _Health())
         wait = health.ask_again - self._monotonic()
         if health.misses >= SILENT_AFTER and wait > 0:
             raise NoAnswer(f"{self._named(unit)}: silent; asked again in {wait:.0f} s")
-        done = asyncio.get_running_loop().create_future()
-        await self._jobs.put(_Job(urgency, next(self._numbers), unit, ask, done))
-        return await done
+        return health
 
-    async def _serve(self, job: _Job) -> None:
-        health = self._health[job.unit]
-        try:
-            await self._connect(job.unit)
-            answer = await job.ask()
-        except (ModbusException, OSError, BusError) as error:
-            self._failed(health, job, error)
-            if not isinstance(error, Refused):  # a refusal is an answer in time
-                await self._listen_out()
-            return
-        health.misses = 0
-        if not job.done.cancelled():
-            job.done.set_result(answer)
+    async def _read(self, unit: int, block: Block) -> dict[int, int]:
+        """Ask for a block and check the answer; the turn is ours."""
+        client = self._client
+        if block.table == "holding":
+            call = client.read_holding_registers
+        elif block.table == "input":
+            call = client.read_input_registers
+        elif block.table == "coil":
+            call = client.read_coils
+        else:
+            call = client.read_discrete_inputs
+        answer = await call(block.address, count=block.length, device_id=unit)
+        self._check(answer, unit, _FUNCTION[block.table])
+        words = answer.bits if block.table in BITS else answer.registers
+        # Bits come in whole bytes; registers are exactly those that were asked for.
+        wanted = -(-block.length // 8) * 8 if block.table in BITS else block.length
+        if len(words) != wanted:
+            raise WrongAnswer(
+                f"{self._named(unit)}: asked for {block.length} values, got {len(words)}"
+            )
+        return {block.address + i: int(words[i]) for i in range(block.length)}
 
-    def _failed(self, health: _Health, job: _Job, error: Exception) -> None:
+    async def _sound(self, unit: int, block: Block, health: _Health) -> None:
+        """Ask for another length than the lost one and the next, and want just that.
+
+        A device answers in the order in which it was asked: what comes instead of this
+        answer is the lost one, and is known by its length.
+        """
+        step = 16 if block.table in BITS else 1
+        lengths = (1 + step * n for n in range(3))
+        length = next(n for n in lengths if n not in {health.lost, block.length})
+        with suppress(Refused):  # an exception is an answer, in its order
+            await self._read(unit, block._replace(length=length))
+        health.lost = None
+
+    async def _failed(self, health: _Health, unit: int, error: Exception) -> BusError:
+        """Take note of a failure and calm the line; returns what to raise."""
         if isinstance(error, Refused):
             health.misses = 0
-        else:
-            health.misses += 1
-            if health.misses >= SILENT_AFTER:
-                health.ask_again = self._monotonic() + PROBE_EVERY_S
-        if not isinstance(error, BusError):
-            text = f"{self._named(job.unit)}: no answer in {self.config.timeout_s} s"
-            error = NoAnswer(text)
-        if not job.done.cancelled():
-            job.done.set_exception(error)
+            return error  # a refusal is an answer, and in time
+        health.misses += 1
+        if health.misses >= SILENT_AFTER:
+            health.ask_again = self._monotonic() + PROBE_EVERY_S
+        await self._listen_out()
+        if isinstance(error, BusError):
+            return error
+        return NoAnswer(f"{self._named(unit)}: no answer in {self.config.timeout_s} s")
 
     async def _listen_out(self) -> None:
         """Let late bytes pass: a serial line cannot say whose they are."""

@@ -1,0 +1,229 @@
+"""``make bench-edge``: the agent on its lines, with figures that an integrator asks for.
+
+Prints what it does, then one JSON object as its last line.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pymodbus.client import AsyncModbusTcpClient
+
+from benchmarks.__main__ import _cpu_s, _rss_mib, line, outbox
+from duha_contract.clock import Clock
+from duha_edge.agent import Agent
+from duha_edge.bus import Bus
+from duha_edge.errors import BusError
+from duha_edge.points import Block
+from duha_edge.profiles import TableName
+from duha_edge.site import BusConfig, parse
+from duha_edge.technician import serving
+from duha_sim.demo import _parser as demo_parser
+from duha_sim.modbus import RtuPort, answer, crc
+from duha_sim.town import Town
+
+TARGETS: dict[str, tuple[str, float]] = {
+    "rtu_9600_efficiency": (">=", 0.95),
+    "rtu_19200_efficiency": (">=", 0.95),
+    "dead_unit_cycle_growth": ("<=", 0.10),
+    "tcp_rate_ratio": (">=", 0.9),
+    "misattributed": ("<=", 0),
+    "agent_rss_mib": ("<=", 60),
+    "agent_cpu_percent": ("<=", 5),
+}
+
+
+class Told:
+    """Registers that tell unit, table and address, so that a wrong one is seen."""
+
+    def __init__(self, unit: int) -> None:
+        self._unit = unit
+
+    def read(self, table: str, address: int, count: int) -> list[int]:
+        """Registers of a table."""
+        base = 10_000 * self._unit + (5_000 if table == "input" else 0)
+        return [(base + address + i) & 0xFFFF for i in range(count)]
+
+    def write(self, address: int, words: list[int]) -> None:
+        """Take anything."""
+
+
+async def dead_unit(folder: Path, units: int = 30, seconds: float = 45.0) -> float:
+    """Growth of the mean cycle of a line at 19200 baud when one unit of 30 is dead."""
+    dead: set[int] = set()
+
+    async def respond(unit: int, pdu: bytes) -> bytes | None:
+        return None if unit in dead else answer(Told(unit), pdu)
+
+    port = RtuPort(respond, lambda _, frame: frame, folder / "line.tty", 19_200, 0.0)
+    await port.start()
+    config = BusConfig("b", "rtu", port=str(port.path), format="8N1")
+    async with serving(config) as bus:
+        healthy = await _cycle_s(bus, units, 6.0)
+        dead.add(17)
+        with_dead = await _cycle_s(bus, units, seconds)
+    await port.close()
+    return with_dead / healthy - 1
+
+
+async def _cycle_s(bus: Bus, units: int, seconds: float) -> float:
+    began, cycles = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for unit in range(1, units + 1):
+            with suppress(BusError):
+                await bus.read(unit, Block("holding", 0, 11))
+        cycles += 1
+    return (time.perf_counter() - began) / cycles
+
+
+async def misattributed(folder: Path, requests: int = 10_000) -> dict[str, float]:
+    """Values credited to the wrong register under late, short, foreign and garbled answers."""
+    chance = random.Random(11)
+    trouble = {"now": ""}
+
+    async def respond(unit: int, pdu: bytes) -> bytes | None:
+        if trouble["now"] == "late":
+            await asyncio.sleep(chance.uniform(0.021, 0.045))
+        return answer(Told(unit), pdu)
+
+    def spoil(unit: int, frame: bytes) -> bytes:
+        if trouble["now"] == "garbled":
+            place = chance.randrange(len(frame))
+            return frame[:place] + bytes((frame[place] ^ 0x04,)) + frame[place + 1 :]
+        if trouble["now"] == "foreign":  # a whole good frame, of somebody else
+            other = bytes((unit % 4 + 1,)) + frame[1:-2]
+            return other + crc(other)
+        if trouble["now"] == "short":  # fewer registers than were asked for
+            fewer = frame[:2] + bytes((2,)) + frame[3:5]
+            return fewer + crc(fewer)
+        return frame
+
+    port = RtuPort(respond, spoil, folder / "line.tty", 4_000_000, 0.0)
+    await port.start()
+    config = BusConfig("b", "rtu", port=str(port.path), format="8N1", timeout_s=0.02)
+    wrong = good = 0
+    async with serving(config) as bus:
+        for _ in range(requests):
+            kinds = ("late", "garbled", "foreign", "short")
+            trouble["now"] = chance.choice(kinds) if chance.random() < 0.2 else ""
+            unit, address = chance.randint(1, 4), chance.randrange(2000)
+            length = chance.choice((1, 2, 2, 5, 11))
+            table: TableName = "input" if chance.random() < 0.5 else "holding"
+            with suppress(BusError):
+                found = await bus.read(unit, Block(table, address, length))
+                good += 1
+                wrong += list(found.values()) != Told(unit).read(table, address, length)
+            bus._health.clear()  # noqa: SLF001 - the silence would hide what is measured
+    await port.close()
+    return {"misattributed": wrong, "asked": requests, "answered_right": good - wrong}
+
+
+def city(folder: Path) -> dict[str, float]:
+    """250 luminaires at 10 s: memory and CPU of the agent, and its rate over TCP."""
+    options = demo_parser().parse_args(
+        ["--port", "0", "--cabinets", "1", "--luminaires", "190", "--rtu", "0", "--now"]
+    )
+    town = Town(options, folder)
+    try:
+        town.start()
+        ports = json.loads((folder / "devices" / "ports.json").read_text("utf-8"))
+        site = folder / "RVO-001" / "site.toml"
+        town.kill("RVO-001")
+        text = site.read_text("utf-8").replace("period_s = 3.0", "period_s = 7.6")
+        site.write_text(
+            text, "utf-8"
+        )  # 190 luminaires at 7.6 s are as many as 250 at 10 s
+        town.again("RVO-001")
+        time.sleep(10)
+        pid = town.children["RVO-001"].pid
+        cpu, since = _cpu_s(pid), time.perf_counter()
+        time.sleep(30)
+        percent = 100 * (_cpu_s(pid) - cpu) / (time.perf_counter() - since)
+        rss = _rss_mib(pid)
+        town.kill("RVO-001")
+        ratio = asyncio.run(_tcp(int(ports["RVO-001/line1"]), text, folder))
+        return {
+            "agent_rss_mib": rss,
+            "agent_cpu_percent": percent,
+            "tcp_rate_ratio": ratio,
+        }
+    finally:
+        town.stop()
+
+
+async def _tcp(port: int, text: str, folder: Path) -> float:
+    """Requests a second of the agent's own cycle over those of a bare library loop."""
+    agent = Agent(parse(text.replace('RVO-001"\nlat', 'RVO-901"\nlat').replace(
+        str(folder / "RVO-001"), str(folder / "bench"))), Clock(time.time))  # fmt: skip
+    devices = list(agent.devices.values())
+    everything = frozenset(("fast", "slow", "nightly", "once"))
+    requests = [(d.unit, block) for d in devices for block in d.blocks(everything)]
+    client = AsyncModbusTcpClient("127.0.0.1", port=port)
+    await client.connect()
+    task = asyncio.create_task(agent.buses["line1"].run())
+    ratios = []
+    for _ in range(6):
+        began = time.perf_counter()
+        for unit, block in requests:
+            call = (
+                client.read_holding_registers
+                if block.table == "holding"
+                else client.read_input_registers
+            )
+            await call(block.address, count=block.length, device_id=unit)
+        bare = time.perf_counter() - began
+        for device in devices:
+            device._read_at.clear()  # noqa: SLF001 - so that slow points are read too
+        began = time.perf_counter()
+        await agent._cycle(devices)  # noqa: SLF001 - one cycle, without the clock's pauses
+        ratios.append(bare / (time.perf_counter() - began))
+    client.close()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    agent.outbox.close()
+    return sorted(ratios)[len(ratios) // 2]
+
+
+def main() -> int:
+    """Measure, compare with the targets, print."""
+    found: dict[str, float] = {}
+
+    def keep(values: dict[str, float]) -> None:
+        for name, value in values.items():
+            sign, target = TARGETS.get(name, ("", 0.0))
+            print(
+                f"{name:32} {value:12.3f}"
+                + (f"  (target {sign} {target:g})" if sign else "")
+            )
+            found[name] = round(value, 4)
+        sys.stdout.flush()
+
+    with tempfile.TemporaryDirectory(prefix="duha-bench-") as name:
+        folder = Path(name)
+        for baud in (9600, 19_200):
+            for units in (30, 60):
+                figures = asyncio.run(line(folder, baud, units))
+                keep({f"rtu_{baud}_efficiency": figures[f"rtu_{baud}_efficiency"]})
+        keep({"dead_unit_cycle_growth": asyncio.run(dead_unit(folder))})
+        keep(asyncio.run(misattributed(folder)))
+        figures = outbox(folder)
+        keep({"outbox_rows_per_s": figures["outbox_rows_per_s"]})
+        town = folder / "town"
+        town.mkdir()
+        keep(city(town))
+    missed = [
+        name
+        for name, (sign, target) in TARGETS.items()
+        if not (found[name] >= target if sign == ">=" else found[name] <= target)
+    ]
+    print(json.dumps(found | {"missed": missed}))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
