@@ -19,14 +19,14 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymodbus import FramerType, ModbusException
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 
 from duha_edge.errors import BusError, NoAnswer, Refused, WrongAnswer
-from duha_edge.points import Block
+from duha_edge.points import MAX_WORDS, Block
 from duha_edge.profiles import BITS
 from duha_edge.site import BusConfig
 
@@ -51,12 +51,12 @@ class _Health:
     """How a unit has answered lately.
 
     `misses` counts its silences in a row, `ask_again` is when a silent one may be asked
-    next, `lost` the length of a read whose answer may still be on its way.
+    next, `lost` the lengths of reads whose answers may still be on their way.
     """
 
     misses: int = 0
     ask_again: float = 0.0
-    lost: int | None = None
+    lost: set[int] = field(default_factory=set)
 
 
 class _Turns:
@@ -125,12 +125,12 @@ class Bus:
         await self._turns.take(urgency)
         try:
             await self._connect(unit)
-            if health.lost is not None:
+            if health.lost:
                 await self._sound(unit, block, health)
             found = await self._read(unit, block)
         except (ModbusException, OSError, BusError) as error:
             if not isinstance(error, Refused) and self.config.type == "rtu":
-                health.lost = block.length
+                health.lost.add(block.length)
             raise await self._failed(health, unit, error) from None
         finally:
             self._turns.give()
@@ -191,17 +191,19 @@ class Bus:
         return {block.address + i: int(words[i]) for i in range(block.length)}
 
     async def _sound(self, unit: int, block: Block, health: _Health) -> None:
-        """Ask for another length than the lost one and the next, and want just that.
+        """Ask for a length that no lost answer has, nor the next one, and want just that.
 
         A device answers in the order in which it was asked: what comes instead of this
-        answer is the lost one, and is known by its length.
+        answer is a lost one, and is known by its length; once this one has come, nothing
+        older can.
         """
         step = 16 if block.table in BITS else 1
-        lengths = (1 + step * n for n in range(3))
-        length = next(n for n in lengths if n not in {health.lost, block.length})
+        taken = health.lost | {block.length}
+        length = next(n for n in range(1, MAX_WORDS * step, step) if n not in taken)
+        health.lost.add(length)
         with suppress(Refused):  # an exception is an answer, in its order
             await self._read(unit, block._replace(length=length))
-        health.lost = None
+        health.lost.clear()
 
     async def _failed(self, health: _Health, unit: int, error: Exception) -> BusError:
         """Take note of a failure and calm the line; returns what to raise."""
