@@ -85,7 +85,9 @@ class Backend:
         try:
             await self.server.serve(sockets=[listening])
         except asyncio.CancelledError:
-            self.server.should_exit = self.server.force_exit = True
+            # Cancelled or not, connections are closed; a stream gets a second to end.
+            if self.server.started:
+                await self.server.shutdown(sockets=[listening])
             raise
 
     async def _tick(self) -> None:
