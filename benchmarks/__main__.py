@@ -256,27 +256,45 @@ def figures() -> Iterator[dict[str, float]]:
             yield part(Path(folder))
 
 
+Targets = dict[str, tuple[str, float]]
+
+
+def show(name: str, value: float, targets: Targets) -> None:
+    """Print one figure beside its target."""
+    sign, target = targets.get(name, ("", 0.0))
+    wanted = ""
+    if sign:
+        verdict = "" if fine(value, sign, target) else ": MISSED"
+        wanted = f"  (target {sign} {target:g}{verdict})"
+    print(f"{name:32} {value:12.3f}{wanted}", flush=True)
+
+
+def fine(value: float, sign: str, target: float) -> bool:
+    """Whether a figure keeps to its target."""
+    return value >= target if sign == ">=" else value <= target
+
+
+def close(found: dict[str, float], targets: Targets) -> int:
+    """Print all figures as one JSON object, the last line; returns the exit status."""
+    missed = [
+        n for n, (sign, target) in targets.items() if not fine(found[n], sign, target)
+    ]
+    print(
+        json.dumps(
+            {name: round(v, 4) for name, v in found.items()} | {"missed": missed}
+        )
+    )
+    return 1 if missed else 0
+
+
 def main() -> int:
     """Measure, compare with the targets, print."""
     found: dict[str, float] = {}
     for part in figures():
         for name, value in part.items():
-            sign, target = TARGETS.get(name, ("", 0.0))
-            fine = not sign or (value >= target if sign == ">=" else value <= target)
-            wanted = (
-                f"  (target {sign} {target:g}{'' if fine else ': MISSED'})"
-                if sign
-                else ""
-            )
-            print(f"{name:32} {value:12.3f}{wanted}", flush=True)
-            found[name] = round(value, 4)
-    missed = [
-        name
-        for name, (sign, target) in TARGETS.items()
-        if not (found[name] >= target if sign == ">=" else found[name] <= target)
-    ]
-    print(json.dumps(found | {"missed": missed}))
-    return 1 if missed else 0
+            show(name, value, TARGETS)
+        found |= part
+    return close(found, TARGETS)
 
 
 if __name__ == "__main__":

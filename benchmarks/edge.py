@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pymodbus.client import AsyncModbusTcpClient
 
-from benchmarks.__main__ import _cpu_s, _rss_mib, line, outbox
+from benchmarks.__main__ import _cpu_s, _rss_mib, close, line, outbox, show
 from duha_contract.clock import Clock
 from duha_edge.agent import Agent
 from duha_edge.bus import Bus
@@ -197,13 +197,8 @@ def main() -> int:
 
     def keep(values: dict[str, float]) -> None:
         for name, value in values.items():
-            sign, target = TARGETS.get(name, ("", 0.0))
-            print(
-                f"{name:32} {value:12.3f}"
-                + (f"  (target {sign} {target:g})" if sign else "")
-            )
-            found[name] = round(value, 4)
-        sys.stdout.flush()
+            show(name, value, TARGETS)
+        found.update(values)
 
     with tempfile.TemporaryDirectory(prefix="duha-bench-") as name:
         folder = Path(name)
@@ -218,13 +213,7 @@ def main() -> int:
         town = folder / "town"
         town.mkdir()
         keep(city(town))
-    missed = [
-        name
-        for name, (sign, target) in TARGETS.items()
-        if not (found[name] >= target if sign == ">=" else found[name] <= target)
-    ]
-    print(json.dumps(found | {"missed": missed}))
-    return 1 if missed else 0
+    return close(found, TARGETS)
 
 
 if __name__ == "__main__":
