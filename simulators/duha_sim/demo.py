@@ -82,6 +82,9 @@ def _show(town: Town) -> None:
             town.watch()
             time.sleep(1.0)
     finally:
+        # A second, impatient Ctrl-C must not leave half of the town behind.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         town.stop()
 
 
