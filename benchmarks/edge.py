@@ -162,12 +162,17 @@ async def _tcp(port: int, text: str, folder: Path) -> float:
     """Requests a second of the agent's own cycle over those of a bare library loop."""
     agent = Agent(parse(text.replace('RVO-001"\nlat', 'RVO-901"\nlat').replace(
         str(folder / "RVO-001"), str(folder / "bench"))), Clock(time.time))  # fmt: skip
-    devices = list(agent.devices.values())
+    line = agent.lines["line1"]
     everything = frozenset(("fast", "slow", "nightly", "once"))
-    requests = [(d.unit, block) for d in devices for block in d.blocks(everything)]
+    units = line._units  # noqa: SLF001
+    requests = [
+        (unit.number, block)
+        for unit in units
+        for block in unit.blocks(everything, line.bus.gap)
+    ]
     client = AsyncModbusTcpClient("127.0.0.1", port=port)
     await client.connect()
-    task = asyncio.create_task(agent.buses["line1"].run())
+    task = asyncio.create_task(line.bus.run())
     ratios = []
     for _ in range(6):
         began = time.perf_counter()
@@ -179,10 +184,10 @@ async def _tcp(port: int, text: str, folder: Path) -> float:
             )
             await call(block.address, count=block.length, device_id=unit)
         bare = time.perf_counter() - began
-        for device in devices:
-            device._read_at.clear()  # noqa: SLF001 - so that slow points are read too
+        for each in units:
+            each._read_at.clear()  # noqa: SLF001 - so that slow points are read too
         began = time.perf_counter()
-        await agent._cycle(devices)  # noqa: SLF001 - one cycle, without the clock's pauses
+        await line.cycle()
         ratios.append(bare / (time.perf_counter() - began))
     client.close()
     task.cancel()

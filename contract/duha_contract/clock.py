@@ -60,12 +60,12 @@ class Clock:
     """The one clock of a process."""
 
     def __init__(self, source: Callable[[], float], timeline: Timeline | None = None):
-        self._source = source
+        self.source = source
         self.timeline = timeline or Timeline()
 
     def now(self) -> float:
         """Shown POSIX time [s]."""
-        return self.timeline.at(self._source())
+        return self.timeline.at(self.source())
 
     def now_ms(self) -> int:
         """Shown POSIX time [ms], as the wire carries it."""

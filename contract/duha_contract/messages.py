@@ -27,7 +27,9 @@ LEAD_COLUMNS = ("device", "ts", "quality")
 EARLIEST_MS = 1_577_836_800_000  # 2020-01-01: older readings come from an unset clock
 
 Quality = Literal["good", "no_answer", "invalid"]
-ClockState = Literal["trusted", "unset"]
+ClockState = Literal["trusted", "unset", "rebased"]
+"""`unset`: times are of a clock that nobody had set; `rebased`: they were, and have been
+put right since, from the monotonic time of their boot."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -65,7 +67,8 @@ class Batch(msgspec.Struct, frozen=True):
     """One row of a controller's outbox.
 
     `outbox` names the outbox file and `seq` counts its rows from 1 without a gap;
-    together with the controller they name the batch for ever.
+    together with the controller they name the batch for ever. `since` [ms] is when the
+    monotonic clock of `boot` stood at zero: a time less `since` is monotonic time.
     """
 
     v: int
@@ -76,6 +79,7 @@ class Batch(msgspec.Struct, frozen=True):
     tables: tuple[Table, ...] = ()
     events: tuple[Event, ...] = ()
     reports: tuple[Report, ...] = ()
+    since: int = 0
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -91,7 +95,12 @@ class Ack(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """State of a controller; retained, and the last will."""
+    """State of a controller; retained, and the last will.
+
+    `alarms` are sentences about what is wrong with the controller itself now; `lost`
+    counts batches that a full outbox has dropped; `site` names the site file in force and
+    `site_error` says why a newer one was refused.
+    """
 
     v: int
     online: bool
@@ -103,6 +112,10 @@ class Status(msgspec.Struct, frozen=True):
     backlog: int = 0
     missed_cycles: int = 0
     silent_units: int = 0
+    lost: int = 0
+    alarms: tuple[str, ...] = ()
+    site: str = ""
+    site_error: str = ""
 
 
 class Desired(msgspec.Struct, frozen=True):

@@ -1,174 +1,138 @@
 """The composition root of the edge: one task group holds every task of the agent."""
 
 import asyncio
+import hashlib
 import importlib.metadata
 import logging
-import math
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from duha_contract.clock import Clock
 from duha_contract.errors import ContractError
-from duha_contract.messages import (
-    EARLIEST_MS,
-    LEAD_COLUMNS,
-    ClockState,
-    Desired,
-    Event,
-    Quality,
-    Status,
-    Table,
-)
-from duha_contract.quantities import KINDS
-from duha_contract.rain import increment, possible_tips
-from duha_edge import profiles
-from duha_edge.bus import Bus, Urgency
-from duha_edge.errors import BusError, OutboxError, Refused
+from duha_contract.messages import Desired, Status
+from duha_edge.errors import EdgeError
 from duha_edge.executor import Executor
+from duha_edge.line import Line
 from duha_edge.link import Link
-from duha_edge.outbox import Content, CounterState, Outbox
-from duha_edge.points import (
-    MAX_WORDS,
-    WORTH_READING,
-    Block,
-    blocks,
-    decode,
-    encode_write,
-    holes,
-    worth_reading,
-)
-from duha_edge.profiles import Counter, Point, Profile
-from duha_edge.site import BusConfig, DeviceConfig, SiteFile
+from duha_edge.outbox import Outbox
+from duha_edge.pulse import Pulse, notify, watchdog_s
+from duha_edge.recorder import Recorder
+from duha_edge.site import SiteFile, Source
+from duha_edge.timekeeper import Timekeeper
+from duha_edge.units import LinePlan, line_plans
 
 log = logging.getLogger(__name__)
 
-LEVEL = "level_in_effect_pct"
 CONTROL_S = 0.3
 """How often the programme is looked at, in real seconds."""
-
-ILLEGAL_ADDRESS, ILLEGAL_VALUE = 2, 3
-USUAL_TURNAROUND_S = 0.01
-DAY_S = 86_400.0
-
-Values = dict[str, float | None]
-Row = tuple[object, ...]
-
-
-class Device:
-    """A configured device with its profile worked out."""
-
-    def __init__(
-        self, config: DeviceConfig, gap: int = WORTH_READING, slow_s: float = 900.0
-    ) -> None:
-        self.id = config.id
-        self.unit = config.unit
-        self.bus = config.bus
-        self.profile: Profile = profiles.load(config.profile).placed(config.at)
-        self.dimmable = LEVEL in config.writes
-        self._gap = gap
-        self._fences = self.profile.fence
-        self._every = {"fast": 0.0, "slow": slow_s, "nightly": DAY_S, "once": math.inf}
-        self._read_at: dict[str, float] = {}
-        self._plans: dict[frozenset[str], tuple[Block, ...]] = {}
-
-    def due(self, now: float) -> frozenset[str]:
-        """Poll classes whose points are to be read at POSIX time `now` [s]."""
-        return frozenset(
-            name
-            for name, every in self._every.items()
-            if name not in self._read_at or now - self._read_at[name] >= every
-        )
-
-    def was_read(self, classes: frozenset[str], now: float) -> None:
-        """The points of these classes have given an answer."""
-        self._read_at |= dict.fromkeys(classes, now)
-
-    def points(self, classes: frozenset[str]) -> list[Point]:
-        """The points of some poll classes."""
-        return [point for point in self.profile.point if point.poll in classes]
-
-    def blocks(self, classes: frozenset[str]) -> tuple[Block, ...]:
-        """The requests that read the points of some poll classes."""
-        if classes not in self._plans:
-            self._plans[classes] = blocks(
-                self.points(classes),
-                self._gap,
-                fences=self._fences,
-                alone=self.profile.alone,
-                max_words=self.profile.max_words,
-            )
-        return self._plans[classes]
-
-    def learn(self, refused: Block) -> bool:
-        """Never again read along what a refused request did; False when it did nothing."""
-        fences = holes(refused, self.profile.point)
-        self._fences += fences
-        self._plans.clear()
-        return bool(fences)
+LOOK_S = 2.0
+"""How often the site file is looked at, in real seconds."""
+STUCK_S = 60.0
 
 
 class Agent:
-    """Polls, stores, sends, and keeps the lights as the desired document says."""
+    """Polls, stores, sends, and keeps the lights as the desired document says.
 
-    def __init__(self, file: SiteFile, clock: Clock) -> None:
+    Parameters
+    ----------
+    file : SiteFile
+        What hangs on this controller.
+    clock : Clock
+        Its source is made steady here; its timeline stays.
+    source : Source, optional
+        Where the site file is, to follow its changes.
+    """
+
+    def __init__(
+        self,
+        file: SiteFile,
+        clock: Clock,
+        source: Source | None = None,
+    ) -> None:
         self.file = file
-        self.clock = clock
         folder = Path(file.site.data)
         folder.mkdir(parents=True, exist_ok=True)
         self.outbox = Outbox(folder / "outbox.db", int(file.outbox.max_mib * 2**20))
-        gaps = {bus.name: gap_of(bus) for bus in file.bus}
-        self.devices = {
-            c.id: Device(c, gaps[c.bus], file.site.slow_s) for c in file.device
-        }
-        self.buses = {config.name: Bus(config) for config in file.bus}
-        self.executor = Executor(
-            [device.id for device in self.devices.values() if device.dimmable],
-            file.site.place,
-            folder / "desired.json",
+        self._timekeeper = Timekeeper(
+            clock.source, newest=self.outbox.newest_ms() / 1000
         )
-        self.link = Link(
-            file.site, file.broker, self.outbox, self.status, self._desired
+        self.clock = Clock(self._timekeeper.now, clock.timeline)
+        self.pulse = Pulse()
+        self.executor = Executor([], file.site.place, folder / "desired.json")
+        self.link = self._link()
+        self.recorder = Recorder(
+            self.outbox, self.clock, self._timekeeper, self._stored
         )
-        self._counters = self.outbox.counters()
+        self.lines: dict[str, Line] = {}
+        self._source = source
+        self._refused = ""
         self._missed = 0
-        self._events: list[Event] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._writing: dict[str, asyncio.Task[None]] = {}
+        self._look = asyncio.Event()
+        self._plans = line_plans(file)
+        for name, plan in self._plans.items():
+            self.lines[name] = self._line(plan)
+        self._cover()
+
+    def _stored(self) -> None:
+        self.link.wake()
+
+    def look_again(self) -> None:
+        """The site file may have changed; look now."""
+        self._look.set()
 
     async def run(self) -> None:
         """Run until cancelled."""
         log.info(
             "controller %s: %d devices on %d lines, outbox %s",
             self.file.site.controller,
-            len(self.devices),
-            len(self.buses),
+            len(self.file.device),
+            len(self.lines),
             self.outbox.path,
         )
         try:
             async with asyncio.TaskGroup() as group:
-                for name, bus in self.buses.items():
-                    group.create_task(bus.run(), name=f"bus {name}")
-                    group.create_task(self._poll(name), name=f"poll {name}")
+                self._group = group
+                for name in self.lines:
+                    self._start(name)
+                self._start_link()
                 group.create_task(self._control(), name="control")
-                group.create_task(self.link.run(), name="link")
+                group.create_task(self._beat(), name="watchdog")
+                if self._source is not None:
+                    group.create_task(self._watch(self._source), name="site file")
         finally:
             self.outbox.close()
 
     def status(self) -> Status:
         """The state of this controller."""
+        lines = self.lines.values()
         return Status(
             v=1,
             online=True,
             ts=self.clock.now_ms(),
             version=importlib.metadata.version("duha"),
             boot=self.outbox.boot,
-            clock=self._clock_state(),
+            clock="trusted" if self.recorder.trusted else "unset",
             period_s=self.file.site.period_s,
             backlog=len(self.outbox),
-            missed_cycles=self._missed,
-            silent_units=sum(bus.silent_units for bus in self.buses.values()),
+            missed_cycles=self._missed + sum(line.missed_cycles for line in lines),
+            silent_units=sum(line.bus.silent_units for line in lines),
+            lost=self.outbox.lost,
+            alarms=tuple(self._alarms()),
+            site=digest(self.file),
+            site_error=self._refused,
         )
 
-    def _clock_state(self) -> ClockState:
-        return "trusted" if self.clock.now_ms() >= EARLIEST_MS else "unset"
+    def _alarms(self) -> list[str]:
+        """What is wrong with the controller itself."""
+        alarms = [self.recorder.alarm] if self.recorder.alarm else []
+        if not self.recorder.trusted:
+            alarms.append("the clock is not set")
+        return alarms + [f"{part} is stuck" for part in self.pulse.stuck()]
 
     def _desired(self, desired: Desired) -> None:
         try:
@@ -176,218 +140,162 @@ class Agent:
                 log.info("desired revision %d is in force", desired.revision)
         except ContractError as error:
             log.warning("desired revision %d refused: %s", desired.revision, error)
-            event = Event(self.clock.now_ms(), "desired_refused", detail=str(error))
-            self._events.append(event)
+            self.recorder.note("desired_refused", detail=str(error))
 
-    # -- polling ---------------------------------------------------------------
+    # -- the parts, and their change while running -------------------------------
 
-    async def _poll(self, bus: str) -> None:
-        """Read every device of a line at a fixed rate; a late cycle skips, never piles."""
-        devices = [device for device in self.devices.values() if device.bus == bus]
-        period = self.clock.real_seconds(self.file.site.period_s)
-        due = time.monotonic()
-        while True:
-            await self._cycle(devices)
-            due += period
-            late = time.monotonic() - due
-            if late > 0:
-                skipped = int(late // period) + 1
-                self._missed += skipped
-                due += skipped * period
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+    def _link(self) -> Link:
+        file = self.file
+        return Link(
+            file.site, file.broker, self.outbox, self.status, self._desired,
+            file.outbox.drain_per_s,
+        )  # fmt: skip
 
-    async def _cycle(self, devices: list[Device]) -> None:
-        rows: dict[str, list[Row]] = {}
-        counters: dict[str, CounterState] = {}
-        events: list[Event] = []
-        for device in devices:
-            values, quality = await self._read(device)
-            ts = self.clock.now_ms()
-            if device.profile.counter is not None and quality == "good":
-                event = self._count(
-                    device, device.profile.counter, values, ts, counters
-                )
-                events += [event] if event else []
-            columns = [values.get(q.name) for q in KINDS[device.profile.kind]]
-            rows.setdefault(device.profile.kind, []).append(
-                (device.id, ts, quality, *columns)
-            )
-        await self._store(rows, events, counters)
+    def _line(self, plan: LinePlan) -> Line:
+        return Line(plan, self.clock, self.executor, self.recorder, self.pulse)
 
-    async def _read(self, device: Device) -> tuple[Values, Quality]:
-        """Values of a device by quantity; all missing when it gives no good answer."""
-        bus = self.buses[device.bus]
-        now = self.clock.now()
-        classes = device.due(now)
-        words: dict[str, dict[int, int]] = {}
-        for block in device.blocks(classes):
-            try:
-                found = await bus.read(device.unit, block)
-            except Refused as error:
-                if error.code in {ILLEGAL_ADDRESS, ILLEGAL_VALUE} and device.learn(
-                    block
-                ):
-                    log.info("%s: %s; read in parts from now on", device.id, error)
-                    return await self._read(device)
-                log.debug("%s: %s", device.id, error)
-                return self._with_command(device, {}), "invalid"
-            except BusError as error:
-                log.debug("%s: %s", device.id, error)
-                self.executor.saw(device.id, None)
-                return self._with_command(device, {}), "no_answer"
-            words.setdefault(block.table, {}).update(found)
-        device.was_read(classes, now)
-        values: Values = {}
-        for point in device.points(classes):
-            values[point.quantity] = decode(point, words[point.table])
-        if LEVEL in values:
-            self.executor.saw(device.id, values[LEVEL])
-        return self._with_command(device, values), "good"
-
-    def _with_command(self, device: Device, values: Values) -> Values:
-        if device.dimmable:
-            values["level_commanded_pct"] = self.executor.commanded(device.id)
-        return values
-
-    def _count(
-        self,
-        device: Device,
-        counter: Counter,
-        values: Values,
-        ts: int,
-        counters: dict[str, CounterState],
-    ) -> Event | None:
-        """Turn a raw counter into tips and rain since the last reading."""
-        total = values.get("counter_raw")
-        if total is None:
-            return None
-        before = self._counters.get(device.id)
-        seconds = (ts - before.ts) / 1000 if before else 0.0
-        found = increment(
-            before.raw if before else None,
-            int(total),
-            modulus=counter.modulus,
-            most=possible_tips(seconds, counter.mm_per_count),
+    def _start(self, name: str) -> None:
+        self._tasks[name] = self._group.create_task(
+            self.lines[name].run(), name=f"line {name}"
         )
-        values["counts"] = found.tips
-        values["rain_mm"] = round(found.tips * counter.mm_per_count, 4)
-        values["interval_s"] = round(max(0.0, seconds), 3)
-        counters[device.id] = CounterState(int(total), ts)
-        if found.event == "reset":
-            detail = f"{before.raw if before else ''} -> {int(total)}"
-            return Event(ts, "counter_reset", device.id, detail)
-        return None
 
-    async def _store(
-        self,
-        rows: dict[str, list[Row]],
-        events: list[Event],
-        counters: dict[str, CounterState],
-    ) -> None:
-        """Put a poll cycle into the outbox: rain and events apart from telemetry."""
-        rain = tuple(_table(k, r) for k, r in rows.items() if k == "rain_gauge")
-        other = tuple(_table(k, r) for k, r in rows.items() if k != "rain_gauge")
-        events += self._events
-        self._events = []
-        if lost := self.outbox.take_lost():
-            now = self.clock.now_ms()
-            events.append(Event(now, "outbox_full", detail=f"{lost} batches dropped"))
-        contents = []
-        if rain or events:
-            contents.append(Content(vital=True, tables=rain, events=tuple(events)))
-        if other:
-            contents.append(Content(vital=False, tables=other))
-        if await self._put(contents, counters):
-            self._counters |= counters
+    def _start_link(self) -> None:
+        self._tasks["link"] = self._group.create_task(self.link.run(), name="link")
 
-    async def _put(
-        self, contents: list[Content], counters: dict[str, CounterState] | None = None
-    ) -> bool:
-        """Put something into the outbox; False, and said so, when that fails.
+    async def _stop(self, name: str) -> None:
+        ended = [self._tasks.pop(name)]
+        if name in self._writing:  # two masters on one line would be one too many
+            ended.append(self._writing.pop(name))
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
 
-        A controller whose disk is full goes on measuring and dimming; a rain counter
-        that could not be kept is counted again from its last kept state.
-        """
+    def _cover(self) -> None:
+        self.executor.cover(
+            [d.id for plan in self._plans.values() for d in plan.devices if d.dimmable],
+            self.file.site.place,
+        )
+
+    async def _watch(self, source: Source) -> None:
+        """Follow the site file; one that is still being written is left to settle."""
+        applied = before = source.signature()
+        while True:
+            self._look.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), LOOK_S)
+            now = source.signature()
+            settled, before = now == before, now
+            if self._look.is_set() or (settled and now != applied):
+                applied = now
+                await self._renew(source)
+
+    async def _renew(self, source: Source) -> None:
+        """Read the site file, and apply what is new in it; a bad one changes nothing."""
         try:
-            clock = self._clock_state()
-            await asyncio.to_thread(self.outbox.put, contents, clock, counters)
-        except OutboxError as error:
-            log.error("%s", error)  # noqa: TRY400 - the sentence says it all
-            return False
-        self.link.wake()
-        return True
+            file = await asyncio.to_thread(source.load)
+            plans = await asyncio.to_thread(line_plans, file)
+            self._check_same(file)
+            fresh = {
+                name: self._line(plan)
+                for name, plan in plans.items()
+                if self._plans.get(name) != plan
+            }
+        except EdgeError as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                log.error("site file refused, the old one goes on: %s", error)  # noqa: TRY400
+                self.recorder.note("site_refused", detail=self._refused)
+                self.link.tell()
+            return
+        mended, self._refused = self._refused, ""
+        if (file, plans) != (self.file, self._plans):
+            await self._apply(file, plans, fresh)
+        elif mended:
+            self.link.tell()
 
-    # -- lights ----------------------------------------------------------------
+    def _check_same(self, file: SiteFile) -> None:
+        """Raise EdgeError where only a restart can follow the change."""
+        for key in ("city", "controller", "data"):
+            if getattr(file.site, key) != getattr(self.file.site, key):
+                raise EdgeError(f"`{key}` has changed: that needs a restart")
+        if file.outbox.max_mib != self.file.outbox.max_mib:
+            raise EdgeError("`max_mib` has changed: that needs a restart")
+
+    async def _apply(
+        self, file: SiteFile, plans: dict[str, LinePlan], fresh: dict[str, Line]
+    ) -> None:
+        """Stop, begin or exchange the lines that have changed; leave the others alone."""
+        gone = [name for name in self._plans if name not in plans]
+        for name in (*gone, *(name for name in fresh if name in self.lines)):
+            self._missed += self.lines.pop(name).missed_cycles
+            await self._stop(name)
+        old, self.file, self._plans = self.file, file, plans
+        self._cover()
+        self.lines |= fresh
+        for name in fresh:
+            self._start(name)
+        if (old.broker, old.outbox) != (file.broker, file.outbox):
+            await self._stop("link")
+            self.link = self._link()
+            self._start_link()
+        changed = ", ".join([*fresh, *gone]) or "no line"
+        self.recorder.note("site_applied", detail=f"{digest(file)}: {changed}")
+        self.link.tell()
+
+    # -- lights and life -----------------------------------------------------------
 
     async def _control(self) -> None:
-        """Look at the programme several times a second; write what has changed.
+        """Look at clock and programme several times a second; write what has changed.
 
         Each line is written by a task of its own: a line full of dead units must not
         keep the others from obeying.
         """
-        writing: dict[str, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as group:
-            while True:
-                revision = self.executor.revision
-                for bus, orders in self._due().items():
-                    if bus not in writing or writing[bus].done():
-                        task = group.create_task(
-                            self._write(orders), name=f"write {bus}"
-                        )
-                        writing[bus] = task
-                await asyncio.sleep(CONTROL_S)
-                idle = all(task.done() for task in writing.values())
-                if idle and revision == self.executor.revision:
-                    await self._report()
+        writing = self._writing
+        while True:
+            if by := self._timekeeper.look():
+                await self.recorder.clock_set(by)
+                self.link.tell()
+            revision = self.executor.revision
+            for name, levels in self._due().items():
+                if name not in writing or writing[name].done():
+                    writing[name] = self._group.create_task(
+                        self.lines[name].write(levels), name=f"write {name}"
+                    )
+            self.pulse.beat("control", STUCK_S)
+            await asyncio.sleep(CONTROL_S)
+            idle = all(task.done() for task in writing.values())
+            if idle and revision == self.executor.revision:
+                report = self.executor.report(self.clock.now_ms())
+                if report is not None:
+                    await self.recorder.report(report)
 
-    def _due(self) -> dict[str, list[tuple[Device, int]]]:
+    def _due(self) -> dict[str, dict[str, int]]:
         """Levels to write now, by line."""
-        due = self.executor.to_write(self.clock.now(), time.monotonic())
-        by_bus: dict[str, list[tuple[Device, int]]] = {}
-        for name, level in due.items():
-            device = self.devices[name]
-            by_bus.setdefault(device.bus, []).append((device, level))
-        return by_bus
+        due = self.executor.to_write(
+            self.clock.now(), time.monotonic(), trusted=self.recorder.trusted
+        )
+        if not due:
+            return {}
+        by_line: dict[str, dict[str, int]] = {}
+        for name, plan in self._plans.items():
+            mine = {d.id: due[d.id] for d in plan.devices if d.id in due}
+            if mine:
+                by_line[name] = mine
+        return by_line
 
-    async def _report(self) -> None:
-        report = self.executor.report(self.clock.now_ms())
-        if report is not None:
-            await self._put([Content(vital=True, reports=(report,))])
-
-    async def _write(self, orders: list[tuple[Device, int]]) -> None:
-        """Write levels on one line; all are queued at once, so that no poll comes between."""
-        async with asyncio.TaskGroup() as group:
-            for device, level in orders:
-                group.create_task(
-                    self._write_one(device, level), name=f"dim {device.id}"
-                )
-
-    async def _write_one(self, device: Device, level: int) -> None:
-        """Write a level and read it back."""
-        bus = self.buses[device.bus]
-        address, word = encode_write(device.profile, LEVEL, level)
-        self.executor.told(device.id, level, time.monotonic())
-        try:
-            await bus.write(device.unit, address, word)
-            words = await bus.read(
-                device.unit, Block("holding", address, 1), Urgency.VERIFY
-            )
-        except BusError as error:
-            log.debug("%s: %s", device.id, error)
-            self.executor.saw(device.id, None)
-            return
-        point = device.profile.point_of(LEVEL)
-        self.executor.saw(device.id, decode(point, words) if point else None)
+    async def _beat(self) -> None:
+        """Feed the watchdog of systemd for as long as every part gets on."""
+        notify("READY=1")
+        every = watchdog_s() or STUCK_S
+        while True:
+            stuck = self.pulse.stuck()
+            if stuck:
+                log.error("stuck: %s", ", ".join(stuck))
+            else:
+                notify("WATCHDOG=1")
+            await asyncio.sleep(every)
 
 
-def gap_of(bus: BusConfig) -> int:
-    """Largest hole that is read along on a line, from its speed."""
-    if bus.type == "tcp":
-        return MAX_WORDS  # a round trip costs more than any hole
-    bits = 10 if bus.format == "8N1" else 11
-    return worth_reading(bus.baud, USUAL_TURNAROUND_S, bits)
-
-
-def _table(kind: str, rows: list[Row]) -> Table:
-    columns = (*LEAD_COLUMNS, *(quantity.name for quantity in KINDS[kind]))
-    return Table(kind, columns, tuple(rows))
+def digest(file: SiteFile) -> str:
+    """A short name for the content of a site file."""
+    return hashlib.sha256(msgspec.json.encode(file)).hexdigest()[:12]

@@ -15,6 +15,7 @@ import enum
 import heapq
 import itertools
 import logging
+import ssl
 import termios
 import time
 from collections.abc import Callable
@@ -24,17 +25,21 @@ from typing import Any
 
 from pymodbus import FramerType, ModbusException
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus.transport import CommParams, CommType
+from serial.rs485 import RS485Settings
 
-from duha_edge.errors import BusError, NoAnswer, Refused, WrongAnswer
-from duha_edge.points import MAX_WORDS, Block
+from duha_edge.errors import BusError, ConfigError, NoAnswer, Refused, WrongAnswer
+from duha_edge.pace import Pace
+from duha_edge.points import MAX_WORDS, Block, worth_reading
 from duha_edge.profiles import BITS
-from duha_edge.site import BusConfig
+from duha_edge.site import BusConfig, Rs485
 
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # our own errors say more
 
 SILENT_AFTER = 3
 PROBE_EVERY_S = 20.0
 RECONNECT_EVERY_S = 1.0
+USUAL_TURNAROUND_S = 0.01
 _FUNCTION = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
 
@@ -104,12 +109,23 @@ class Bus:
         self._listening_out = False
         self._heard = 0.0
         self._tried = -RECONNECT_EVERY_S
-        self._client = self._make_client()
+        self._pace = _pace(config)
+        self._client = _client(config, self._on_bytes)
 
     @property
     def silent_units(self) -> int:
         """How many units are asked only now and then."""
         return sum(h.misses >= SILENT_AFTER for h in self._health.values())
+
+    @property
+    def gap(self) -> int:
+        """Largest hole [registers] that is worth reading, by the answers so far."""
+        return self._pace.settle()
+
+    @property
+    def request_s(self) -> float | None:
+        """Measured cost of a request beyond its registers [s]; None before it is known."""
+        return self._pace.request_s
 
     async def read(
         self, unit: int, block: Block, urgency: Urgency = Urgency.POLL
@@ -127,9 +143,14 @@ class Bus:
             await self._connect(unit)
             if health.lost:
                 await self._sound(unit, block, health)
+            asked = self._monotonic()
             found = await self._read(unit, block)
+            bits = block.table in BITS
+            self._pace.saw(
+                block.length / 16 if bits else block.length, self._monotonic() - asked
+            )
         except (ModbusException, OSError, BusError) as error:
-            if not isinstance(error, Refused) and self.config.type == "rtu":
+            if not isinstance(error, Refused) and self.config.serial:
                 health.lost.add(block.length)
             raise await self._failed(health, unit, error) from None
         finally:
@@ -137,21 +158,54 @@ class Bus:
         health.misses = 0
         return found
 
-    async def write(self, unit: int, address: int, word: int) -> None:
-        """Write one holding register; raises like `read`."""
+    async def write(
+        self, unit: int, address: int, word: int, function: int = 6
+    ) -> None:
+        """Write one holding register by function 6 or 16; raises like `read`.
+
+        Unit 0 of a serial line is every device of it: all obey and none answers.
+        """
+        if unit == 0:
+            await self._broadcast(address, word, function)
+            return
         health = self._may_ask(unit)
         await self._turns.take(Urgency.COMMAND)
         try:
             await self._connect(unit)
-            answer = await self._client.write_register(address, word, device_id=unit)
-            self._check(answer, unit, 6)
-            if answer.address != address or answer.registers != [word]:
+            answer = await self._ask_write(unit, address, word, function)
+            self._check(answer, unit, function)
+            # An answer repeats the register (6), or says how many it was (16).
+            said = answer.registers if function == 6 else [answer.count]
+            if answer.address != address or said != [word if function == 6 else 1]:
                 raise WrongAnswer(f"{self._named(unit)}: another write was confirmed")
         except (ModbusException, OSError, BusError) as error:
             raise await self._failed(health, unit, error) from None
         finally:
             self._turns.give()
         health.misses = 0
+
+    async def _broadcast(self, address: int, word: int, function: int) -> None:
+        """Write to every unit of a serial line, and give them time to obey."""
+        await self._turns.take(Urgency.COMMAND)
+        try:
+            await self._connect(0)
+            await self._ask_write(0, address, word, function, silent=True)
+            await asyncio.sleep(self.config.broadcast_s)
+        except (ModbusException, OSError) as error:
+            raise NoAnswer(f"{self._named(0)}: not sent: {error}") from None
+        finally:
+            self._turns.give()
+
+    async def _ask_write(
+        self, unit: int, address: int, word: int, function: int, *, silent: bool = False
+    ) -> Any:
+        if function == 16:
+            return await self._client.write_registers(
+                address, [word], device_id=unit, no_response_expected=silent
+            )
+        return await self._client.write_register(
+            address, word, device_id=unit, no_response_expected=silent
+        )
 
     async def run(self) -> None:
         """Hold the line until cancelled, then close it."""
@@ -220,7 +274,7 @@ class Bus:
 
     async def _listen_out(self) -> None:
         """Let late bytes pass: a serial line cannot say whose they are."""
-        if self.config.type != "rtu":
+        if not self.config.serial:
             return
         self._listening_out = True
         quiet = self.config.timeout_s
@@ -248,6 +302,8 @@ class Bus:
             )
 
     async def _connect(self, unit: int) -> None:
+        if self.config.pause_s:
+            await asyncio.sleep(self.config.pause_s)
         if self._client.connected:
             return
         wait = self._tried + RECONNECT_EVERY_S - self._monotonic()
@@ -256,10 +312,22 @@ class Bus:
         self._tried = self._monotonic()
         try:
             connected = await self._client.connect()
-        except (OSError, ModbusException, termios.error) as error:
+            if connected and self.config.rs485:
+                self._switch_by_rts(self.config.rs485)
+        except (OSError, ValueError, ModbusException, termios.error) as error:
+            self._client.close()
             raise NoAnswer(f"{self._named(unit)}: {self._where()}: {error}") from None
         if not connected:
             raise NoAnswer(f"{self._named(unit)}: cannot open {self._where()}")
+
+    def _switch_by_rts(self, wanted: Rs485) -> None:
+        """Let the port's driver switch the direction of the line; ValueError if it cannot."""
+        self._client.ctx.transport.sync_serial.rs485_mode = RS485Settings(  # type: ignore[attr-defined]
+            rts_level_for_tx=wanted.send_high,
+            rts_level_for_rx=not wanted.send_high,
+            delay_before_tx=wanted.before_s,
+            delay_before_rx=wanted.after_s,
+        )
 
     def _named(self, unit: int) -> str:
         return f"bus {self.config.name} unit {unit}"
@@ -267,20 +335,23 @@ class Bus:
     def _where(self) -> str:
         config = self.config
         return (
-            f"{config.host}:{config.port}" if config.type == "tcp" else f"{config.port}"
+            f"{config.port}" if config.type == "rtu" else f"{config.host}:{config.port}"
         )
 
-    def _make_client(self) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
-        config = self.config
-        if config.type == "tcp":
-            return AsyncModbusTcpClient(
-                config.host,
-                port=int(config.port),
-                timeout=config.timeout_s,
-                retries=0,
-                reconnect_delay=0,
-                trace_packet=self._on_bytes,
-            )
+
+def _pace(config: BusConfig) -> Pace:
+    """What is known of a line before its first answer."""
+    if config.type != "rtu":
+        return Pace(None, MAX_WORDS)  # a round trip costs more than most holes
+    bits = round(config.character_s * config.baud)
+    gap = worth_reading(config.baud, USUAL_TURNAROUND_S, bits)
+    return Pace(2 * config.character_s, gap)
+
+
+def _client(
+    config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
+) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
+    if config.type == "rtu":
         return AsyncModbusSerialClient(
             str(config.port),
             framer=FramerType.RTU,
@@ -291,5 +362,43 @@ class Bus:
             timeout=config.timeout_s,
             retries=0,
             reconnect_delay=0,
-            trace_packet=self._on_bytes,
+            trace_packet=on_bytes,
         )
+    if config.type == "tls":
+        return _TlsClient(config, on_bytes)
+    return AsyncModbusTcpClient(
+        config.host,
+        port=int(config.port),
+        framer=FramerType.RTU if config.serial else FramerType.SOCKET,
+        timeout=config.timeout_s,
+        retries=0,
+        reconnect_delay=0,
+        trace_packet=on_bytes,
+    )
+
+
+class _TlsClient(AsyncModbusTcpClient):
+    """Modbus/TCP Security: the frames of Modbus TCP within TLS.
+
+    The library's own TLS client leaves the header with transaction and unit away, which
+    no device does.
+    """
+
+    def __init__(
+        self, config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
+    ) -> None:
+        try:
+            context = ssl.create_default_context(cafile=config.ca)
+            if config.certificate:
+                context.load_cert_chain(config.certificate, config.key)
+        except OSError as error:  # a missing file, or one that is no certificate
+            raise ConfigError(f"bus {config.name}: certificates: {error}") from None
+        self.comm_params = CommParams(
+            comm_type=CommType.TLS,
+            host=config.host,
+            port=int(config.port),
+            sslctx=context,
+            reconnect_delay=0,
+            timeout_connect=config.timeout_s,
+        )
+        super().__init__("", framer=FramerType.SOCKET, retries=0, trace_packet=on_bytes)

@@ -16,7 +16,7 @@ import msgspec
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
 from duha_edge import profiles
 from duha_edge.errors import EdgeError
-from duha_edge.site import BusConfig, SiteFile, load
+from duha_edge.site import BusConfig, SiteFile, Source, load
 
 SCAN_S = 0.2
 """How long a unit is waited for in a scan [s]."""
@@ -118,7 +118,7 @@ def _scan(options: argparse.Namespace) -> int:
     async def look() -> int:
         count = 0
         async with serving(config) as bus:
-            async for unit, fitting in scan(bus, units):
+            async for unit, fitting in scan(bus, units, file.library):
                 count += 1
                 print(
                     f"unit {unit:3d}: {', '.join(fitting) or 'no profile fits'}",
@@ -144,12 +144,12 @@ def _read(options: argparse.Namespace) -> int:
     from duha_edge.technician import device_of, read, serving
 
     device, config = device_of(load(options.site), options.device)
-    profile = profiles.load(device.profile).placed(device.at)
+    profile = device.profile
 
     async def once() -> None:
         async with serving(config) as bus:
             while True:
-                values = await read(bus, device.unit, profile)
+                values = await read(bus, device.config.unit, profile)
                 _show(profile.kind, values, again=options.command == "watch")
                 if options.command == "read":
                     return
@@ -200,24 +200,27 @@ def _identify(options: argparse.Namespace) -> int:
 
 
 def _commission(options: argparse.Namespace) -> int:
-    from duha_edge.technician import LEVEL, Finding, commission, report, serving
+    from duha_edge.technician import Finding, commission, report, serving
+    from duha_edge.units import LinePlan, line_plans
 
     file = load(options.site)
-    wanted = options.device or [d.id for d in file.device if LEVEL in d.writes]
-    unknown = set(wanted) - {d.id for d in file.device}
+    plans = line_plans(file)
+    devices = {d.id: d for plan in plans.values() for d in plan.devices}
+    wanted = options.device or [d.id for d in devices.values() if d.dimmable]
+    unknown = set(wanted) - set(devices)
     if unknown:
         raise EdgeError(f"not in the site file: {', '.join(sorted(unknown))}")
     findings: list[Finding] = []
 
-    async def all_of(config: BusConfig) -> None:
-        async with serving(config) as bus:
-            for device in file.device:
-                if device.bus == config.name and device.id in wanted:
+    async def all_of(plan: LinePlan) -> None:
+        async with serving(plan.bus) as bus:
+            for device in plan.devices:
+                if device.id in wanted:
                     findings.append(await commission(bus, device))
                     print(findings[-1], flush=True)
 
-    for config in file.bus:
-        asyncio.run(all_of(config))
+    for plan in plans.values():
+        asyncio.run(all_of(plan))
     faults = sum(bool(finding.fault) for finding in findings)
     print(f"{len(findings)} luminaires, {faults} with a fault.")
     if options.report:
@@ -229,22 +232,36 @@ def _commission(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from duha_edge.agent import Agent
 
-    logging.basicConfig(
-        level=os.environ.get("DUHA_LOG", "INFO"),
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
-    file = load(options.site)
+    _log()
+    source = Source(options.site)
+    file = source.load()
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
 
     async def until_stopped() -> None:
-        agent = asyncio.create_task(Agent(file, clock).run(), name="agent")
+        agent = Agent(file, clock, source)
+        running = asyncio.create_task(agent.run(), name="agent")
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, agent.cancel)
-        await agent
+            loop.add_signal_handler(number, running.cancel)
+        loop.add_signal_handler(signal.SIGHUP, agent.look_again)
+        await running
 
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(until_stopped())
     return 0
+
+
+def _log() -> None:
+    """Log to standard error; journald knows the time itself and wants the urgency."""
+    plain = "%(asctime)s %(levelname)s %(message)s"
+    journal = "JOURNAL_STREAM" in os.environ
+    if journal:
+        for level, urgency in ((40, 3), (30, 4), (20, 6), (10, 7)):
+            logging.addLevelName(level, f"<{urgency}>")
+    logging.basicConfig(
+        level=os.environ.get("DUHA_LOG", "INFO"),
+        format="%(levelname)s%(message)s" if journal else plain,
+    )
 
 
 _COMMANDS = {

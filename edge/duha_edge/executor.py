@@ -2,8 +2,10 @@
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +17,11 @@ log = logging.getLogger(__name__)
 
 TOLERANCE_PCT = 1.0
 RETRY_S = 5.0
+DARK_LX, LIGHT_LX = 20.0, 40.0
+"""Without a clock a lux sensor decides: lamps are lit below the one, out above the other."""
+FRESH_S = 900.0
+
+G = TypeVar("G")
 
 
 @dataclass
@@ -51,6 +58,7 @@ class Executor:
         self._place = place
         self._path = path
         self._states = {name: State() for name in luminaires}
+        self._light: tuple[float, bool] | None = None
         self._desired = _stored(path)
         self._reported: tuple[object, ...] = ()
 
@@ -88,6 +96,23 @@ class Executor:
         except OSError as error:
             log.error("desired revision %d not kept: %s", desired.revision, error)  # noqa: TRY400
 
+    def cover(self, luminaires: Iterable[str], place: Place) -> None:
+        """Other luminaires may be written from now on; those that stay keep their state."""
+        self._place = place
+        self._states = {name: self._states.get(name, State()) for name in luminaires}
+
+    def bright(self, lux: float | None, monotonic: float) -> None:
+        """A light sensor has measured [lx]; it counts only while there is no clock."""
+        if lux is None:
+            return
+        was = self._light[1] if self._light else False
+        self._light = (monotonic, lux > (DARK_LX if was else LIGHT_LX))
+
+    def _without_clock(self, monotonic: float) -> int:
+        """Level [%] while nobody knows the time: by the light sensor, else on."""
+        fresh = self._light is not None and monotonic - self._light[0] <= FRESH_S
+        return 0 if self._light is not None and fresh and self._light[1] else 100
+
     def decide(self, device: str, now: float) -> Decision:
         """Level [%] and reason of a luminaire at POSIX time `now` [s]."""
         if now * 1000 < EARLIEST_MS:  # no clock: a light too many beats a dark street
@@ -96,11 +121,26 @@ class Executor:
             return level_at({}, None, (), (), Sun(self._place), now, device)
         return self._desired.decide(device, now)
 
-    def to_write(self, now: float, monotonic: float) -> dict[str, int]:
-        """Levels [%] to write now: changed ones, and diverged ones every few seconds."""
+    def to_write(
+        self, now: float, monotonic: float, *, trusted: bool = True
+    ) -> dict[str, int]:
+        """Levels [%] to write now: changed ones, and diverged ones every few seconds.
+
+        Parameters
+        ----------
+        now, monotonic : float
+            POSIX and monotonic time [s].
+        trusted : bool
+            Whether `now` can be believed; if not, a light sensor decides, or it is light:
+            a light too many beats a dark street.
+        """
         due: dict[str, int] = {}
+        trusted = trusted and now * 1000 >= EARLIEST_MS
         for name, state in self._states.items():
-            level = round(self.decide(name, now).level)
+            if trusted:
+                level = round(self.decide(name, now).level)
+            else:
+                level = self._without_clock(monotonic)
             changed = level != state.commanded
             again = state.diverged and monotonic - state.told_at >= RETRY_S
             if changed or again:
@@ -109,9 +149,9 @@ class Executor:
 
     def told(self, device: str, level: int, monotonic: float) -> None:
         """A level was written, or the attempt was made."""
-        state = self._states[device]
-        state.commanded = level
-        state.told_at = monotonic
+        if state := self._states.get(device):
+            state.commanded = level
+            state.told_at = monotonic
 
     def saw(self, device: str, in_effect: float | None) -> None:
         """A set-point was read back; None when the luminaire did not answer."""
@@ -133,6 +173,39 @@ class Executor:
             return None
         self._reported = news
         return Report(now_ms, self.revision, digest, told - len(diverged), diverged)
+
+
+def together(
+    due: Mapping[str, int],
+    wanted: Mapping[str, int | None],
+    groups: Mapping[G, frozenset[str]],
+) -> tuple[list[tuple[G, frozenset[str]]], list[str]]:
+    """Which groups to write instead of single luminaires.
+
+    Parameters
+    ----------
+    due : mapping of str to int
+        Levels [%] to write now.
+    wanted : mapping of str to int or None
+        Levels [%] that all luminaires shall have, due or not.
+    groups : mapping of group to frozenset of str
+        Whom a write to each group reaches.
+
+    Returns
+    -------
+    list of (group, members), list of str
+        Groups all of whose members shall have one level, the largest first, each with
+        the due members that it takes care of (two at least); and who is left.
+    """
+    left = set(due)
+    chosen: list[tuple[G, frozenset[str]]] = []
+    for group, members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        levels = {wanted.get(name) for name in members}
+        served = members & left
+        if len(levels) == 1 and len(served) > 1:
+            chosen.append((group, served))
+            left -= served
+    return chosen, [name for name in due if name in left]
 
 
 def _stored(path: Path) -> Desired | None:

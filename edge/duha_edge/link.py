@@ -5,6 +5,7 @@ import logging
 import random
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import aiomqtt
@@ -25,6 +26,27 @@ PUBLISH_S = 3.0
 LONGEST_PAUSE_S = 15.0
 
 
+class Drain:
+    """Lets a backlog through at a steady rate: so many batches a second, never a burst."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._free_at = 0.0
+
+    def allows(self, now: float) -> int:
+        """How many batches may go at an instant [s]: none or one second's worth at most."""
+        return max(0, min(WINDOW, int((now - self._free_at) * self._per_s) + 1))
+
+    def took(self, count: int, now: float) -> None:
+        """So many have gone."""
+        window = WINDOW / self._per_s
+        self._free_at = max(self._free_at, now - window) + count / self._per_s
+
+    def wait_s(self, now: float) -> float:
+        """Until the next one may go [s]."""
+        return max(0.0, self._free_at - now)
+
+
 class Link:
     """Sends what is due in the outbox until it is acknowledged; hands desired documents on.
 
@@ -38,6 +60,8 @@ class Link:
         Makes the status message of now.
     desired : callable
         Takes a desired document.
+    drain_per_s : float
+        How fast a backlog is sent [batches/s]; what is new is never held up.
     """
 
     def __init__(
@@ -47,6 +71,7 @@ class Link:
         outbox: Outbox,
         status: Callable[[], Status],
         desired: Callable[[Desired], None],
+        drain_per_s: float = 20.0,
     ) -> None:
         self._site = site
         self._broker = broker
@@ -55,12 +80,18 @@ class Link:
         self._desired = desired
         self._in_flight: dict[int, float] = {}
         self._live_from = 0
+        self._drain = Drain(drain_per_s)
         self._work = asyncio.Event()
+        self._news = asyncio.Event()
         self.connected = False
 
     def wake(self) -> None:
         """There is something new in the outbox."""
         self._work.set()
+
+    def tell(self) -> None:
+        """The status has changed; say so now."""
+        self._news.set()
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -121,7 +152,9 @@ class Link:
         while True:
             message = encode(self._status())
             await client.publish(self._topic("status"), message, qos=1, retain=True)
-            await asyncio.sleep(STATUS_S)
+            self._news.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), STATUS_S)
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
@@ -153,23 +186,29 @@ class Link:
             self._work.clear()
             now = loop.time()
             self._in_flight = {s: t for s, t in self._in_flight.items() if t > now}
-            room = WINDOW - len(self._in_flight)
             due = await asyncio.to_thread(
-                self._outbox.due, self._in_flight, self._live_from, room
+                self._outbox.due,
+                tuple(self._in_flight),
+                self._live_from,
+                WINDOW - len(self._in_flight),
+                self._drain.allows(now),
             )
             if due:
+                old = sum(batch.seq < self._live_from for batch in due)
+                self._drain.took(old, now)
                 await self._publish(client, due, now + RESEND_S)
                 continue
-            try:
-                await asyncio.wait_for(self._work.wait(), self._until_resend(now))
-            except TimeoutError:
-                log.info("link: %d batches not acknowledged yet", len(self._in_flight))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), self._pause(now))
 
-    def _until_resend(self, now: float) -> float | None:
-        """Seconds until the first unacknowledged batch is due again."""
-        return (
-            max(0.1, min(self._in_flight.values()) - now) if self._in_flight else None
-        )
+    def _pause(self, now: float) -> float | None:
+        """Seconds until something may be due without news; None when nothing waits."""
+        waits = []
+        if self._in_flight:
+            waits.append(max(0.1, min(self._in_flight.values()) - now))
+        if drain := self._drain.wait_s(now):
+            waits.append(max(0.01, drain))
+        return min(waits, default=None)
 
     async def _publish(
         self, client: aiomqtt.Client, due: list[Stored], resend_at: float

@@ -1,11 +1,11 @@
 """Registers to values and back; many points in few requests. Pure."""
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from duha_edge.errors import NotAllowed
-from duha_edge.profiles import BITS, Fence, Point, Profile, TableName
+from duha_edge.profiles import BITS, Fence, Point, TableName
 
 MAX_WORDS = 125
 MAX_BITS = 2000
@@ -55,6 +55,7 @@ def blocks(
     fences: Iterable[Fence] = (),
     alone: bool = False,
     max_words: int = MAX_WORDS,
+    starts: Collection[tuple[TableName, int]] = (),
 ) -> tuple[Block, ...]:
     """Cover the points with few requests.
 
@@ -70,6 +71,8 @@ def blocks(
         One request for each point.
     max_words : int
         Most registers in one request.
+    starts : collection of (table, address)
+        Where a request must begin anew, because a device refused what covered it.
 
     Returns
     -------
@@ -84,7 +87,8 @@ def blocks(
         inside = last is not None and _holds(last, point)
         if last is not None and inside and not alone:
             continue
-        if last is None or alone or not _joins(last, point, gap, max_words, fences):
+        anew = alone or (point.table, point.address) in starts
+        if last is None or anew or not _joins(last, point, gap, max_words, fences):
             made.append(Block(point.table, point.address, point.words))
         else:
             made[-1] = last._replace(length=end - last.address)
@@ -187,20 +191,30 @@ def _ordered(data: bytes, order: str) -> bytes:
     return b"".join(words)
 
 
-def encode_write(profile: Profile, quantity: str, value: float) -> tuple[int, int]:
-    """Address and register for a write.
+class RegisterWrite(NamedTuple):
+    """One write: where, what, by which function, and how it is confirmed."""
+
+    address: int
+    word: int
+    function: int
+    verify: bool
+    fade_s: float
+
+
+def register_write(
+    point: Point | None, profile: str, quantity: str, value: float
+) -> RegisterWrite:
+    """The write that brings a quantity to a value.
 
     Raises
     ------
     NotAllowed
         The profile does not let the quantity, or this value of it, be written.
     """
-    point = profile.point_of(quantity)
     if point is None or point.write is None or point.table != "holding":
-        raise NotAllowed(f"profile {profile.name} does not let {quantity} be written")
-    if not point.write.low <= value <= point.write.high:
-        raise NotAllowed(
-            f"{quantity} = {value} is outside {point.write.low} to {point.write.high}"
-        )
-    words = encode(point, value)
-    return point.address, words[0]
+        raise NotAllowed(f"profile {profile} does not let {quantity} be written")
+    rule = point.write
+    if not rule.low <= value <= rule.high:
+        raise NotAllowed(f"{quantity} = {value} is outside {rule.low} to {rule.high}")
+    (word,) = encode(point, value)
+    return RegisterWrite(point.address, word, rule.function, rule.verify, rule.fade_s)

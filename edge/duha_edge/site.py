@@ -18,7 +18,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who and where this controller is; how often it reads.
 
-    `period_s` is for the fast points of the profiles, `slow_s` for the slow ones.
+    `period_s` is for the fast points of the profiles, `slow_s` for the slow ones. `data`
+    is a folder of the agent's own; `profiles` a folder of profiles of one's own, beside
+    the shipped ones.
     """
 
     city: str
@@ -29,6 +31,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     period_s: Positive = 10.0
     slow_s: Positive = 900.0
     data: str = "."
+    profiles: str | None = None
 
     @property
     def place(self) -> Place:
@@ -47,21 +50,55 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OutboxLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much the outbox may hold."""
+    """How much the outbox may hold, and how fast a backlog is sent [batches/s]."""
 
     max_mib: Positive = 256.0
+    drain_per_s: Positive = 20.0
+
+
+class Rs485(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Direction of the line by RTS, switched by the port's driver, with delays [s].
+
+    For ports whose adapter does not switch by itself. `send_high` is the level of RTS
+    while sending.
+    """
+
+    send_high: bool = True
+    before_s: Annotated[float, msgspec.Meta(ge=0, le=0.1)] = 0.0
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=0.1)] = 0.0
 
 
 class BusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line: Modbus TCP to a host, or RTU on a serial port."""
+    """One line: a serial port, or a host by TCP, TLS, or RTU frames over TCP.
+
+    `pause_s` [s] is kept free before each request, for devices that need it; `broadcast_s`
+    after a write that nobody answers. TLS takes `ca` (that signed the host's certificate),
+    and `certificate` with `key` where the host asks for one: paths of PEM files.
+    """
 
     name: str
-    type: Literal["tcp", "rtu"]
+    type: Literal["tcp", "tls", "rtu", "rtu-over-tcp"]
     host: str = ""
     port: int | str = 502
     baud: int = 19_200
     format: Literal["8E1", "8N1", "8N2", "8O1"] = "8E1"
     timeout_s: Positive = 0.5
+    pause_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.0
+    broadcast_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.15
+    rs485: Rs485 | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    @property
+    def serial(self) -> bool:
+        """Whether answers carry no number: RTU frames, on whatever wire."""
+        return self.type in {"rtu", "rtu-over-tcp"}
+
+    @property
+    def character_s(self) -> float:
+        """Time of a character on the line [s]."""
+        return (10 if self.format == "8N1" else 11) / self.baud
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +116,21 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: dict[str, int] = {}
 
 
+class GroupConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One write that reaches many: a group or broadcast register, or unit 0 of a line.
+
+    It is used when all its members are to have the same level. Whoever writes it here
+    vouches that it reaches its members and nothing else; each must let it be written.
+    """
+
+    bus: str
+    unit: Annotated[int, msgspec.Meta(ge=0, le=247)]
+    profile: str
+    register: str
+    members: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
+    at: dict[str, int] = {}
+
+
 class SiteFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -87,6 +139,13 @@ class SiteFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: tuple[DeviceConfig, ...]
     broker: Broker = Broker()
     outbox: OutboxLimits = OutboxLimits()
+    group: tuple[GroupConfig, ...] = ()
+
+    @property
+    def library(self) -> profiles.Library:
+        """The profiles that this file may name, as they are on disk now."""
+        own = self.site.profiles
+        return profiles.Library(Path(own) if own else None)
 
 
 def load(path: Path) -> SiteFile:
@@ -101,11 +160,11 @@ def load(path: Path) -> SiteFile:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    return parse(text, str(path))
+    return parse(text, str(path), path.parent)
 
 
-def parse(text: str, name: str = "site file") -> SiteFile:
-    """Check the text of a site file; see `load`."""
+def parse(text: str, name: str = "site file", folder: Path = Path()) -> SiteFile:
+    """Check the text of a site file; see `load`. Its profiles lie relative to `folder`."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -115,11 +174,42 @@ def parse(text: str, name: str = "site file") -> SiteFile:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
         raise ConfigError(_placed(text, name, message, path.rstrip("`"))) from None
+    if found.site.profiles is not None:
+        own = str(folder / found.site.profiles)
+        site = msgspec.structs.replace(found.site, profiles=own)
+        found = msgspec.structs.replace(found, site=site)
     problem = _inconsistency(found)
     if problem is not None:
         message, path = problem
         raise ConfigError(_placed(text, name, message, path))
     return found
+
+
+class Source:
+    """A site file that may change while it is in use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._folder: Path | None = None
+
+    def load(self) -> SiteFile:
+        """Read and check it; raises ConfigError like `load`."""
+        found = load(self.path)
+        self._folder = Path(found.site.profiles) if found.site.profiles else None
+        return found
+
+    def signature(self) -> tuple[tuple[str, int, int], ...]:
+        """Changes when the file or a profile of its own does; cheap."""
+        own = sorted(self._folder.glob("*.toml")) if self._folder else []
+        return tuple(_signed(path) for path in (self.path, *own))
+
+
+def _signed(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), found.st_mtime_ns, found.st_size
 
 
 def _inconsistency(found: SiteFile) -> tuple[str, str] | None:
@@ -131,12 +221,30 @@ def _inconsistency(found: SiteFile) -> tuple[str, str] | None:
         Sun(found.site.place).date_of(0.0)
     except ValueError as error:
         return str(error), "$.site.zone"
-    return _inconsistent_device(found)
+    return _inconsistent_bus(found) or _inconsistent_device(found)
+
+
+def _inconsistent_bus(found: SiteFile) -> tuple[str, str] | None:
+    """The first line that cannot be."""
+    names: set[str] = set()
+    for number, bus in enumerate(found.bus):
+        at = f"$.bus[{number}]"
+        if bus.name in names:
+            return f"there are two lines `{bus.name}`", f"{at}.name"
+        if bus.type == "rtu" and not isinstance(bus.port, str):
+            return 'a serial line has a port such as "/dev/ttyUSB0"', f"{at}.port"
+        if bus.type != "rtu" and not isinstance(bus.port, int):
+            return "a host has a port number", f"{at}.port"
+        if bus.type == "tls" and not bus.ca:
+            return "a TLS line names the `ca` that it believes", f"{at}.type"
+        names.add(bus.name)
+    return None
 
 
 def _inconsistent_device(found: SiteFile) -> tuple[str, str] | None:
     """The first device that does not fit the rest of the file."""
     buses = {bus.name for bus in found.bus}
+    library = found.library
     ids: set[str] = set()
     units: set[tuple[str, int, tuple[tuple[str, int], ...]]] = set()
     for number, device in enumerate(found.device):
@@ -148,16 +256,38 @@ def _inconsistent_device(found: SiteFile) -> tuple[str, str] | None:
         place = (device.bus, device.unit, tuple(sorted(device.at.items())))
         if place in units:
             return f"unit {device.unit} of `{device.bus}` is used twice", f"{at}.unit"
-        if problem := _unwritable(device):
+        if problem := _unwritable(device, library):
             return problem, f"{at}.profile"
         ids.add(device.id)
         units.add(place)
+    return _inconsistent_group(found, library)
+
+
+def _inconsistent_group(
+    found: SiteFile, library: profiles.Library
+) -> tuple[str, str] | None:
+    """The first group that would write what is not allowed to be written."""
+    devices = {device.id: device for device in found.device}
+    for number, group in enumerate(found.group):
+        at = f"$.group[{number}]"
+        try:
+            profile = library.load(group.profile)
+            profile.group_point(group.register, group.at)
+        except ConfigError as error:
+            return str(error), f"{at}.register"
+        quantity = next(g.quantity for g in profile.group if g.name == group.register)
+        for name in group.members:
+            member = devices.get(name)
+            if member is None or member.bus != group.bus:
+                return f"`{name}` is no device of `{group.bus}`", f"{at}.members"
+            if quantity not in member.writes:
+                return f"`{name}` does not let {quantity} be written", f"{at}.members"
     return None
 
 
-def _unwritable(device: DeviceConfig) -> str | None:
+def _unwritable(device: DeviceConfig, library: profiles.Library) -> str | None:
     try:
-        profile = profiles.load(device.profile).placed(device.at)
+        profile = library.load(device.profile).placed(device.at)
     except ConfigError as error:
         return str(error)
     for quantity in device.writes:

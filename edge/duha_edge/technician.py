@@ -16,13 +16,13 @@ from duha_edge.points import (
     Block,
     blocks,
     decode,
-    encode_write,
+    register_write,
     worth_reading,
 )
 from duha_edge.profiles import BITS, Profile
-from duha_edge.site import BusConfig, DeviceConfig, SiteFile
+from duha_edge.site import BusConfig, SiteFile
+from duha_edge.units import LEVEL, Device, line_plans, units_of
 
-LEVEL = "level_in_effect_pct"
 SETTLE_S = 10.0
 """Longest time that a lamp is given to follow its set-point [s]."""
 LOOK_S = 0.5
@@ -40,19 +40,20 @@ async def serving(config: BusConfig) -> AsyncIterator[Bus]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def device_of(file: SiteFile, name: str) -> tuple[DeviceConfig, BusConfig]:
-    """A device of a site file and its line.
+def device_of(file: SiteFile, name: str) -> tuple[Device, BusConfig]:
+    """A device of a site file, with its profile, and its line.
 
     Raises
     ------
     ConfigError
         There is no such device.
     """
-    found = next((d for d in file.device if d.id == name), None)
-    if found is None:
-        some = ", ".join(d.id for d in file.device[:5])
-        raise ConfigError(f"no device {name!r} in the site file; there are {some} ...")
-    return found, next(bus for bus in file.bus if bus.name == found.bus)
+    for plan in line_plans(file).values():
+        for device in plan.devices:
+            if device.id == name:
+                return device, plan.bus
+    some = ", ".join(d.id for d in file.device[:5])
+    raise ConfigError(f"no device {name!r} in the site file; there are {some} ...")
 
 
 async def read(bus: Bus, unit: int, profile: Profile) -> dict[str, float | None]:
@@ -74,7 +75,7 @@ async def read(bus: Bus, unit: int, profile: Profile) -> dict[str, float | None]
     }
 
 
-async def write(bus: Bus, device: DeviceConfig, quantity: str, value: float) -> None:
+async def write(bus: Bus, device: Device, quantity: str, value: float) -> None:
     """Write a quantity that site file and profile allow.
 
     Raises
@@ -82,24 +83,27 @@ async def write(bus: Bus, device: DeviceConfig, quantity: str, value: float) -> 
     NotAllowed, BusError
         Nothing was written, or nobody confirmed it.
     """
-    if quantity not in device.writes:
+    if quantity not in device.config.writes:
         raise NotAllowed(
             f"the site file does not let {quantity} of {device.id} be written"
         )
-    profile = profiles.load(device.profile).placed(device.at)
-    address, word = encode_write(profile, quantity, value)
-    await bus.write(device.unit, address, word)
+    profile = device.profile
+    wanted = register_write(profile.point_of(quantity), profile.name, quantity, value)
+    await bus.write(device.config.unit, wanted.address, wanted.word, wanted.function)
 
 
-async def scan(bus: Bus, units: Iterable[int]) -> AsyncIterator[tuple[int, list[str]]]:
+async def scan(
+    bus: Bus, units: Iterable[int], library: profiles.Library | None = None
+) -> AsyncIterator[tuple[int, list[str]]]:
     """Units that answer, each with the profiles that fit what it lets be read.
 
     The profile that explains most of the unit comes first.
     """
-    names = sorted(profiles.names(), key=lambda name: -len(profiles.load(name).point))
+    known = library or profiles.Library()
+    found = sorted(map(known.load, known.names), key=lambda p: -len(p.point))
     for unit in units:
         if await _answers(bus, unit):
-            yield unit, [name for name in names if await _fits(bus, unit, name)]
+            yield unit, [p.name for p in found if await _fits(bus, unit, p)]
 
 
 async def _answers(bus: Bus, unit: int) -> bool:
@@ -113,9 +117,8 @@ async def _answers(bus: Bus, unit: int) -> bool:
     return True
 
 
-async def _fits(bus: Bus, unit: int, name: str) -> bool:
+async def _fits(bus: Bus, unit: int, profile: Profile) -> bool:
     """Whether a unit lets every point of a profile be read, and gives values that can be."""
-    profile = profiles.load(name)
     if profile.index:
         profile = profile.placed(dict.fromkeys(profile.index, 0))
     try:
@@ -149,17 +152,15 @@ def _text(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-async def commission(
-    bus: Bus, device: DeviceConfig, settle_s: float = SETTLE_S
-) -> Finding:
+async def commission(bus: Bus, device: Device, settle_s: float = SETTLE_S) -> Finding:
     """Light a luminaire, dim it, put it out, and leave it as it was found."""
-    profile = profiles.load(device.profile).placed(device.at)
+    unit, profile = device.config.unit, device.profile
     steps: list[tuple[int, float | None, float | None]] = []
     try:
-        before = (await read(bus, device.unit, profile)).get(LEVEL)
+        before = (await read(bus, unit, profile)).get(LEVEL)
         for level in (100, 50, 0):
             await write(bus, device, LEVEL, level)
-            light, power = await _settled(bus, device, profile, level, settle_s)
+            light, power = await _settled(bus, unit, profile, level, settle_s)
             steps.append((level, light, power))
         await write(bus, device, LEVEL, before or 0)
     except (BusError, NotAllowed) as error:
@@ -168,14 +169,14 @@ async def commission(
 
 
 async def _settled(
-    bus: Bus, device: DeviceConfig, profile: Profile, level: int, settle_s: float
+    bus: Bus, unit: int, profile: Profile, level: int, settle_s: float
 ) -> tuple[float | None, float | None]:
     """Light [%] and power [W], as soon as the light has come to the level, or in the end."""
     rest = settle_s
     while True:
         await asyncio.sleep(min(LOOK_S, settle_s))
         rest -= LOOK_S
-        values = await read(bus, device.unit, profile)
+        values = await read(bus, unit, profile)
         light = values.get("level_actual_pct", values.get(LEVEL))
         if rest <= 0 or (light is not None and abs(light - level) <= 1):
             return light, values.get("power_w")
@@ -195,10 +196,10 @@ def _fault(steps: list[tuple[int, float | None, float | None]]) -> str:
     return ""
 
 
-async def identify(bus: Bus, device: DeviceConfig, times: int = 5) -> None:
+async def identify(bus: Bus, device: Device, times: int = 5) -> None:
     """Blink a luminaire, and leave it as it was found; raises BusError, NotAllowed."""
-    profile = profiles.load(device.profile).placed(device.at)
-    before = (await read(bus, device.unit, profile)).get(LEVEL)
+    unit, profile = device.config.unit, device.profile
+    before = (await read(bus, unit, profile)).get(LEVEL)
     for _ in range(times):
         for level in (100, 0):
             await write(bus, device, LEVEL, level)
@@ -227,34 +228,20 @@ class Plan:
 def plans(file: SiteFile, turnaround_s: float = 0.01) -> list[Plan]:
     """The request plan of every line, by the arithmetic of its frames."""
     found = []
-    for bus in file.bus:
+    for plan in line_plans(file).values():
+        bus = plan.bus
+        gap = worth_reading(bus.baud, turnaround_s) if bus.type == "rtu" else MAX_WORDS
         requests = [
             block
-            for device in file.device
-            if device.bus == bus.name
-            for block in _cyclic(bus, device)
+            for unit in units_of(plan)
+            for block in unit.blocks(frozenset(("fast",)), gap)
         ]
-        count = sum(d.bus == bus.name for d in file.device)
-        seconds = None
+        seconds = load = None
         if bus.type == "rtu":
             seconds = sum(request_s(bus, block, turnaround_s) for block in requests)
-        load = None if seconds is None else seconds / file.site.period_s
-        found.append(Plan(bus.name, count, len(requests), seconds, load))
+            load = seconds / file.site.period_s
+        found.append(Plan(bus.name, len(plan.devices), len(requests), seconds, load))
     return found
-
-
-def _cyclic(bus: BusConfig, device: DeviceConfig) -> tuple[Block, ...]:
-    """Requests for the fast points of a device."""
-    profile = profiles.load(device.profile).placed(device.at)
-    gap = worth_reading(bus.baud, 0.01) if bus.type == "rtu" else MAX_WORDS
-    fast = [point for point in profile.point if point.poll == "fast"]
-    return blocks(
-        fast,
-        gap,
-        fences=profile.fence,
-        alone=profile.alone,
-        max_words=profile.max_words,
-    )
 
 
 def request_s(bus: BusConfig, block: Block, turnaround_s: float) -> float:
@@ -263,7 +250,7 @@ def request_s(bus: BusConfig, block: Block, turnaround_s: float) -> float:
     8 characters of request, 5 and two for each register (or an eighth for each bit) of
     answer, a silence after each, and the turnaround. MODBUS over Serial Line V1.02, 2.5.1.
     """
-    character = (10 if bus.format == "8N1" else 11) / bus.baud
+    character = bus.character_s
     silence = 3.5 * character if bus.baud <= 19_200 else 0.00175
     payload = -(-block.length // 8) if block.table in BITS else 2 * block.length
     return (13 + payload) * character + 2 * silence + turnaround_s

@@ -35,7 +35,7 @@ class _Registers(ABC):
 
     def read(self, table: str, address: int, count: int) -> list[int]:
         """Registers from the current values; holes within the map read as zero."""
-        image = self._image(table)
+        image = self.image(table)
         last = max(image, default=-1)
         if address + count - 1 > last:
             raise Refusal(ILLEGAL_ADDRESS)
@@ -46,7 +46,8 @@ class _Registers(ABC):
         del address, words
         raise Refusal(ILLEGAL_ADDRESS)
 
-    def _image(self, table: str) -> dict[int, int]:
+    def image(self, table: str) -> dict[int, int]:
+        """Registers of a table by address."""
         values = self.values()
         image: dict[int, int] = {}
         for point in self.profile.point:
@@ -90,6 +91,65 @@ class ProfileUnit(_Registers):
         if value is None or not point.write.low <= value <= point.write.high:
             raise Refusal(ILLEGAL_VALUE)
         self._values[point.quantity] = value
+
+
+class Gateway:
+    """Several placed devices of one profile behind one unit, with its group registers.
+
+    Parameters
+    ----------
+    profile : Profile
+        As it is in its file, before it is placed.
+    places : list of dict
+        Where the devices are.
+    groups : dict
+        ``(register, at)`` of each group, `at` as sorted pairs, to the numbers of its
+        members in `places`.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        places: list[dict[str, int]],
+        values: dict[str, float],
+        groups: dict[tuple[str, tuple[tuple[str, int], ...]], list[int]] | None = None,
+    ) -> None:
+        self.units = [ProfileUnit(profile.placed(at), values) for at in places]
+        self._groups = {
+            profile.group_point(name, dict(at)).address: (
+                profile.group_point(name, dict(at)),
+                [self.units[number] for number in members],
+            )
+            for (name, at), members in (groups or {}).items()
+        }
+        self.asked: list[tuple[str, int, int]] = []
+
+    def read(self, table: str, address: int, count: int) -> list[int]:
+        """Registers of all devices; what they share is put together."""
+        self.asked.append((table, address, count))
+        images = [unit.image(table) for unit in self.units]
+        if address + count - 1 > max(max(image, default=-1) for image in images):
+            raise Refusal(ILLEGAL_ADDRESS)
+        words = [0] * count
+        for image in images:
+            for i in range(count):
+                words[i] |= image.get(address + i, 0)
+        return words
+
+    def write(self, address: int, words: list[int]) -> None:
+        """Write one device, or all of a group."""
+        self.asked.append(("write", address, words[0]))
+        if address in self._groups:
+            point, members = self._groups[address]
+            for unit in members:
+                like = unit.profile.point_of(point.quantity)
+                unit.write(like.address if like else address, words)
+            return
+        for unit in self.units:
+            if any(p.address == address and p.write for p in unit.profile.point):
+                unit.write(address, words)
+                return
+        raise Refusal(ILLEGAL_ADDRESS)
 
 
 class Luminaire(_Registers):

@@ -1,11 +1,15 @@
+import shutil
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from duha_contract.messages import MAX_BYTES, Batch, Event, Table, decode
 from duha_contract.quantities import KINDS
+from duha_edge import outbox as outbox_module
 from duha_edge.errors import OutboxError
-from duha_edge.outbox import Content, CounterState, Outbox
+from duha_edge.outbox import Content, CounterState, Outbox, Stamp
 
 
 def telemetry(n=1):
@@ -48,30 +52,29 @@ def test_numbers_go_on_after_a_restart_and_the_name_stays(tmp_path):
     second = Outbox(tmp_path / "o.db")
     second.put([telemetry()])
     assert second.id == name
-    assert second.boot != first.boot
+    assert second.boot == first.boot  # of the machine, not of the process
     assert [b.seq for b in batches(second)] == [2]
     second.close()
 
 
-def test_vital_before_live_before_backlog(outbox):
+def test_live_before_backlog_and_vital_first_in_each(outbox):
     outbox.put([telemetry(), telemetry(), event(), telemetry()])
-    assert [b.seq for b in batches(outbox, live_from=4)] == [3, 4, 1, 2]
+    assert [b.seq for b in batches(outbox, live_from=4)] == [4, 3, 1, 2]
     assert [b.seq for b in batches(outbox, live_from=4, in_flight=[3, 4], limit=1)] == [
         1
     ]
 
 
 def test_the_cap_drops_the_oldest_telemetry_and_says_how_much(tmp_path):
-    outbox = Outbox(tmp_path / "o.db", max_bytes=6000)
+    outbox = Outbox(tmp_path / "o.db", max_bytes=60_000)
     outbox.put([event("first")])
     for _ in range(40):
-        outbox.put([telemetry(5)])
+        outbox.put([telemetry(100)])
     kept = batches(outbox)
     assert kept[0].events[0].code == "first"
     assert kept[-1].seq == 41
     assert outbox.take_lost() == 41 - len(kept) > 0
     assert outbox.take_lost() == 0
-    assert sum(len(b.payload) for b in outbox.due((), 0, 1000)) <= 6000
     outbox.close()
 
 
@@ -145,3 +148,98 @@ def test_nothing_is_lost_whatever_the_order_of_puts_and_acks(tmp_path_factory, s
     left = {b.seq for b in outbox.due((), 0, 1000)}
     assert left == set(range(1, put + 1)) - acked
     outbox.close()
+
+
+OUTBOXES = Path(__file__).parent / "outboxes"
+BOOTED = 1_795_000_000_000
+
+
+@pytest.mark.parametrize(
+    "version", sorted(OUTBOXES.glob("v*.db")), ids=lambda p: p.stem
+)
+def test_a_file_of_every_released_version_is_taken_over(version, tmp_path):
+    path = tmp_path / "outbox.db"
+    shutil.copy(version, path)
+    opened = Outbox(path)
+    found = batches(opened)
+    assert sorted(b.seq for b in found) == [2, 3]
+    assert {b.outbox for b in found} == {opened.id}
+    assert opened.counters() == {"SR-01": CounterState(65530, 1_790_000_001_000)}
+    opened.put([telemetry()], Stamp("trusted", BOOTED))
+    assert opened.next_seq == 5
+    opened.close()
+    again = Outbox(path)
+    assert sorted(b.seq for b in batches(again)) == [2, 3, 4]
+    again.close()
+
+
+def test_there_is_a_file_of_every_version():
+    newest = len(outbox_module._MIGRATIONS)
+    stems = {path.stem for path in OUTBOXES.glob("v*.db")}
+    assert stems == {f"v{n}" for n in range(1, newest + 1)}
+
+
+def test_what_was_recorded_before_the_clock_was_set_waits_and_is_put_right(outbox):
+    wrong = Stamp("unset", 7_000)  # the clock said 1970
+    row = ("L1", 9_000, "good")  # two seconds after the boot
+    table = Table("luminaire", ("device", "ts", "quality"), (row,))
+    outbox.put([Content(False, (table,)), event()], wrong)
+    outbox.put([telemetry()], Stamp("trusted", BOOTED))
+    assert [b.seq for b in batches(outbox)] == [3]
+    assert outbox.rebase(BOOTED) == 2
+    assert outbox.rebase(BOOTED) == 0
+    first, second = sorted(batches(outbox), key=lambda b: b.seq)[:2]
+    assert first.clock == "rebased"
+    assert first.tables[0].rows[0][1] == BOOTED + 2_000
+    assert first.since == BOOTED
+    assert second.events[0].ts == BOOTED + 1 - 7_000
+
+
+def test_a_thousand_batches_are_put_right_and_none_twice(outbox):
+    outbox.put([telemetry() for _ in range(1000)], Stamp("unset", 5))
+    assert outbox.rebase(BOOTED) == 1000
+    found = batches(outbox, limit=2000)
+    assert {b.clock for b in found} == {"rebased"}
+    assert {b.tables[0].rows[0][1] for b in found} == {1_800_000_000_000 + BOOTED - 5}
+
+
+def test_times_of_an_earlier_boot_are_sent_as_they_are_and_say_so(tmp_path):
+    first = Outbox(tmp_path / "o.db")
+    first.boot = "another-boot"
+    first.put([telemetry()], Stamp("unset", 5))
+    first.close()
+    second = Outbox(tmp_path / "o.db")
+    assert second.rebase(BOOTED) == 0
+    assert [b.clock for b in batches(second)] == ["unset"]
+    second.close()
+
+
+def test_a_loss_is_remembered_over_a_restart(tmp_path):
+    small = Outbox(tmp_path / "o.db", max_bytes=40_000)
+    for _ in range(20):
+        small.put([telemetry(100)])
+    lost = small.lost
+    assert lost > 0
+    small.close()
+    again = Outbox(tmp_path / "o.db", max_bytes=40_000)
+    assert again.take_lost() == lost
+    assert again.take_lost() == 0
+    again.close()
+    third = Outbox(tmp_path / "o.db")
+    assert third.take_lost() == 0
+    assert third.lost == lost
+    third.close()
+
+
+def test_a_file_stays_within_its_cap_for_ever(tmp_path):
+    """A week without a backend at the cap: old batches go, the file does not grow."""
+    path = tmp_path / "o.db"
+    capped = Outbox(path, max_bytes=400_000)
+    for _ in range(300):
+        capped.put([telemetry(100)])
+        assert path.stat().st_size <= 400_000 + 64 * 1024  # a transaction of slack
+    for _ in range(300):
+        capped.put([telemetry(100)])
+    assert path.stat().st_size <= 400_000 + 64 * 1024
+    assert len(capped) + capped.lost == 600
+    capped.close()

@@ -12,7 +12,7 @@ from duha_edge.points import (
     blocks,
     decode,
     encode,
-    encode_write,
+    register_write,
     worth_reading,
 )
 from duha_edge.profiles import Fence, Order, Point
@@ -160,12 +160,16 @@ def test_the_hole_that_is_worth_reading_is_that_of_the_arithmetic(
 
 def test_only_what_the_profile_names_is_written_and_within_its_range():
     profile = profiles.load("luminaire-generic")
-    assert encode_write(profile, "level_in_effect_pct", 40) == (0, 40)
+
+    def written(quantity, value):
+        return register_write(profile.point_of(quantity), profile.name, quantity, value)
+
+    assert written("level_in_effect_pct", 40)[:2] == (0, 40)
     for quantity, value in (("power_w", 1), ("level_in_effect_pct", 101), ("no", 0)):
         with pytest.raises(NotAllowed):
-            encode_write(profile, quantity, value)
+            written(quantity, value)
     with pytest.raises(NotAllowed):
-        encode_write(profile, "level_in_effect_pct", math.nan)
+        written("level_in_effect_pct", math.nan)
 
 
 @pytest.mark.parametrize(

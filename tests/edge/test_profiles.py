@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from duha_edge import profiles
-from duha_edge.agent import Device
 from duha_edge.bus import Bus
 from duha_edge.errors import ConfigError
 from duha_edge.points import Block, blocks, decode
 from duha_edge.site import BusConfig, DeviceConfig
+from duha_edge.units import Device, Unit
 from duha_sim.devices import ProfileUnit
 from duha_sim.modbus import ILLEGAL_ADDRESS, Refusal, TcpPort, answer
 
@@ -102,9 +102,14 @@ def test_what_restarts_with_each_reading_is_never_touched():
     assert touched.isdisjoint({2, 3})
 
 
+def unit(profile):
+    device = Device(DeviceConfig("D1", "b", 1, profile), profiles.load(profile))
+    return Unit(1, [device], slow_s=900)
+
+
 def test_a_device_that_refuses_a_hole_is_asked_around_it_from_then_on():
     everything = frozenset(("fast", "slow", "nightly", "once"))
-    device = Device(DeviceConfig("L1", "b", 1, "delta-ohm-hd2016"))
+    device = unit("delta-ohm-hd2016")
     device._fences = ()  # as if its fence were not known
     (whole,) = device.blocks(everything)
     assert whole == Block("input", 0, 12)
@@ -116,15 +121,18 @@ def test_a_device_that_refuses_a_hole_is_asked_around_it_from_then_on():
 
 
 def test_slow_points_are_read_now_and_then():
-    device = Device(DeviceConfig("E1", "b", 1, "eastron-sdm630"), slow_s=900)
-    assert device.due(0) == {"fast", "slow", "nightly", "once"}
+    device = unit("eastron-sdm630")
+    assert device.due(0) == {"fast", "slow"}
     device.was_read(device.due(0), 0)
     assert device.due(10) == {"fast"}
     assert device.due(900) == {"fast", "slow"}
-    assert device.due(86_400) == {"fast", "slow", "nightly"}
-    names = {p.quantity for p in device.points(device.due(10))}
-    assert "power_w" in names
-    assert "energy_kwh" not in names
+    (meter,) = device.devices
+    power, energy = map(meter.profile.point_of, ("power_w", "energy_kwh"))
+    read = {
+        b.address + i for b in device.blocks(device.due(10)) for i in range(b.length)
+    }
+    assert power.address in read
+    assert energy.address not in read
 
 
 def test_a_simulated_device_refuses_what_the_real_one_refuses():

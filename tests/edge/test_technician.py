@@ -11,16 +11,16 @@ from duha_contract.clock import Clock
 from duha_edge import profiles, technician
 from duha_edge.errors import ConfigError, NoAnswer, NotAllowed
 from duha_edge.site import BusConfig, DeviceConfig, parse
+from duha_edge.units import LEVEL, Device
 from duha_sim.city import SimulatedCity
 from duha_sim.storm import Replay
 from duha_sim.streets import generate
 from duha_sim.trouble import Troubles, change
 
-LEVEL = technician.LEVEL
-
 
 def lamp(name, unit, writes=(LEVEL,)):
-    return DeviceConfig(name, "line1", unit, "luminaire-generic", writes)
+    config = DeviceConfig(name, "line1", unit, "luminaire-generic", writes)
+    return Device(config, profiles.load("luminaire-generic"))
 
 
 @contextlib.asynccontextmanager

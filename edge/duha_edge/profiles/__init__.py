@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -24,10 +25,19 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The range [unit of the quantity] that may ever be written to a point."""
+    """How a point may be written.
+
+    `low` and `high` are the range [unit of the quantity] that may ever be written. What
+    was written is read back unless `verify` says that the product cannot; `fade_s` [s] is how
+    long the product takes until the point shows what was written. `function` is the Modbus
+    function of the write.
+    """
 
     low: float
     high: float
+    function: Literal[6, 16] = 6
+    verify: bool = True
+    fade_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +46,9 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `address` is the zero-based address of the protocol, not a manual's number.
     `order` says how a value lies in its registers, A being its highest byte: ABCD high
     word first, CDAB low word first, BADC and DCBA with the bytes of each word swapped.
-    `invalid` lists raw codes that mean "no value".
+    `invalid` lists raw codes that mean "no value". `packed` names an index of a gateway:
+    the device at place p of it has bit p % 16 of register `address` + p // 16, so that one
+    read tells about them all.
     """
 
     quantity: str
@@ -47,6 +59,7 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: float = 1.0
     offset: float = 0.0
     bit: Annotated[int, msgspec.Meta(ge=0, le=15)] | None = None
+    packed: str | None = None
     invalid: tuple[int, ...] = ()
     poll: PollClass = "fast"
     write: Write | None = None
@@ -55,6 +68,16 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def words(self) -> int:
         """Registers, or bits of a bit table, that it takes."""
         return WORDS[self.type]
+
+    def placed(self, at: Mapping[str, int], index: Mapping[str, "Index"]) -> "Point":
+        """The point of the device at a place behind a gateway."""
+        place = at[self.packed] if self.packed else 0
+        shift = sum(at[n] * index[n].step for n in index if n != self.packed)
+        return msgspec.structs.replace(
+            self,
+            address=self.address + shift + place // 16,
+            bit=place % 16 if self.packed else self.bit,
+        )
 
 
 class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +97,18 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     step: Count
     count: Count
+
+
+class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A register that writes a quantity of many devices at once: a DALI group, a broadcast.
+
+    Whom it reaches is said by the site, and by whoever commissioned the gear.
+    """
+
+    name: str
+    quantity: str
+    address: Address
+    index: dict[str, Index] = {}
 
 
 class Fence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +134,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Most registers that it gives in one answer.
     index : mapping of str to Index
         How the devices behind a gateway are told apart; a site says `at`.
+    group : tuple of Group
+        Registers that write many devices at once.
     """
 
     name: str
@@ -112,6 +149,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counter: Counter | None = None
     index: dict[str, Index] = {}
     fence: tuple[Fence, ...] = ()
+    group: tuple[Group, ...] = ()
 
     def point_of(self, quantity: str) -> Point | None:
         """The point of a quantity, if the product has it."""
@@ -125,24 +163,85 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ConfigError
             `at` does not name every index of the profile, within its count.
         """
-        if set(at) != set(self.index):
-            wanted = ", ".join(self.index) or "nothing"
-            raise ConfigError(f"profile `{self.name}` is placed by {wanted}")
-        shift = 0
-        for name, place in at.items():
-            index = self.index[name]
-            if not 0 <= place < index.count:
-                raise ConfigError(
-                    f"`{name}` of `{self.name}` is 0 to {index.count - 1}"
-                )
-            shift += place * index.step
-        if shift == 0:
+        _check_place(self.name, at, self.index)
+        if not at:
             return self
-        moved = tuple(
-            msgspec.structs.replace(point, address=point.address + shift)
-            for point in self.point
-        )
+        moved = tuple(point.placed(at, self.index) for point in self.point)
         return msgspec.structs.replace(self, point=moved)
+
+    def group_point(self, name: str, at: Mapping[str, int]) -> Point:
+        """What writes to a group of devices.
+
+        Raises
+        ------
+        ConfigError
+            There is no such group, or `at` does not name every index of it.
+        """
+        group = next((g for g in self.group if g.name == name), None)
+        if group is None:
+            some = ", ".join(g.name for g in self.group) or "none"
+            raise ConfigError(f"profile `{self.name}` has no group `{name}`: {some}")
+        _check_place(f"{self.name}.{name}", at, group.index)
+        like = self.point_of(group.quantity)
+        assert like is not None, "checked when the profile was read"  # noqa: S101
+        return msgspec.structs.replace(like, address=group.address, packed=None).placed(
+            at, group.index
+        )
+
+
+def _check_place(name: str, at: Mapping[str, int], index: Mapping[str, Index]) -> None:
+    """Raise ConfigError unless `at` names every index, within its count."""
+    if set(at) != set(index):
+        raise ConfigError(f"`{name}` is placed by {', '.join(index) or 'nothing'}")
+    for key, place in at.items():
+        if not 0 <= place < index[key].count:
+            raise ConfigError(f"`{key}` of `{name}` is 0 to {index[key].count - 1}")
+
+
+class Library:
+    """The shipped profiles, and those of a folder, which come first.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        TOML files of an integrator's own; the name of a file is the name of its profile.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._known: dict[str, Profile] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all profiles."""
+        own = self._folder.glob("*.toml") if self._folder else ()
+        return tuple(sorted({*names(), *(file.stem for file in own)}))
+
+    def load(self, name: str) -> Profile:
+        """Load a profile; a library reads each file once.
+
+        Raises
+        ------
+        ConfigError
+            There is no such profile, or it breaks the schema.
+        """
+        if name not in self._known:
+            self._known[name] = self._read(name)
+        return self._known[name]
+
+    def _read(self, name: str) -> Profile:
+        own = self._folder / f"{name}.toml" if self._folder else None
+        if own is None or not own.is_file():
+            if self._folder and name not in names():
+                raise ConfigError(f"no profile {name!r} shipped, nor in {self._folder}")
+            return load(name)
+        try:
+            found = parse(own.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            raise ConfigError(f"{own}: {error}") from None
+        if found.name != name:
+            raise ConfigError(f"{own}: its name is {found.name!r}, not the file's")
+        return found
 
 
 @cache
@@ -187,7 +286,21 @@ def parse(text: str) -> Profile:
             raise ConfigError(f"profile {profile.name}: {point.quantity}: {problem}")
     if profile.counter is not None and profile.point_of("counter_raw") is None:
         raise ConfigError(f"profile {profile.name}: a counter needs a counter_raw")
+    _check_groups(profile)
     return profile
+
+
+def _check_groups(profile: Profile) -> None:
+    """Raise ConfigError where a group writes, or a bit is packed by, what there is not."""
+    for group in profile.group:
+        point = profile.point_of(group.quantity)
+        if point is None or point.write is None:
+            problem = f"group {group.name}: no writable {group.quantity}"
+            raise ConfigError(f"profile {profile.name}: {problem}")
+    for point in profile.point:
+        if point.packed is not None and point.packed not in profile.index:
+            problem = f"{point.quantity}: packed by no index `{point.packed}`"
+            raise ConfigError(f"profile {profile.name}: {problem}")
 
 
 def _wrong(point: Point, known: Mapping[str, object]) -> str | None:

@@ -1,0 +1,245 @@
+"""One line with its devices: polls them at a fixed rate, brings lamps to their levels."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from duha_contract.clock import Clock
+from duha_edge.bus import Bus, Urgency
+from duha_edge.errors import BusError, Refused
+from duha_edge.executor import Executor, together
+from duha_edge.points import Block, decode, register_write
+from duha_edge.profiles import Point
+from duha_edge.pulse import Pulse
+from duha_edge.recorder import Cycle, Recorder, Values
+from duha_edge.units import LEVEL, Device, LinePlan, Unit, units_of
+
+log = logging.getLogger(__name__)
+
+ILLEGAL_ADDRESS, ILLEGAL_VALUE = 2, 3
+SLOWEST_S = 60.0
+"""Longest time that one step of a cycle may take before the line counts as stuck [s]."""
+
+
+class _Image:
+    """Registers of a unit as they were read, and what could not be."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, dict[int, int]] = {}
+        self.times: dict[str, dict[int, int]] = {}
+        self.refused = False
+
+    def add(self, block: Block, found: dict[int, int], ts: int) -> None:
+        self.words.setdefault(block.table, {}).update(found)
+        self.times.setdefault(block.table, {}).update(dict.fromkeys(found, ts))
+
+    def time_of(self, points: list[Point]) -> int:
+        """When the last of some points was answered [ms]; 0 when none was."""
+        return max(
+            (self.times.get(p.table, {}).get(p.address, 0) for p in points), default=0
+        )
+
+    def value(self, point: Point) -> float | None:
+        return decode(point, self.words.get(point.table, {}))
+
+
+class Line:
+    """Serves one line until cancelled.
+
+    Parameters
+    ----------
+    plan : LinePlan
+        What hangs on it.
+    clock, executor, recorder, pulse : Clock, Executor, Recorder, Pulse
+        Time, wanted levels, where readings go, and who is told of progress.
+    """
+
+    def __init__(
+        self,
+        plan: LinePlan,
+        clock: Clock,
+        executor: Executor,
+        recorder: Recorder,
+        pulse: Pulse,
+    ) -> None:
+        self.plan = plan
+        self.bus = Bus(plan.bus)
+        self.missed_cycles = 0
+        self._clock = clock
+        self._executor = executor
+        self._recorder = recorder
+        self._pulse = pulse
+        self._units = units_of(plan)
+        self._devices = {device.id: device for device in plan.devices}
+        self._name = plan.bus.name
+
+    async def run(self) -> None:
+        """Read every device at a fixed rate; a late cycle skips, never piles."""
+        serving = asyncio.create_task(self.bus.run(), name=f"bus {self._name}")
+        period = self._clock.real_seconds(self.plan.period_s)
+        due = time.monotonic()
+        try:
+            while True:
+                await self.cycle()
+                due += period
+                late = time.monotonic() - due
+                if late > 0:
+                    skipped = int(late // period) + 1
+                    self.missed_cycles += skipped
+                    due += skipped * period
+                rest = max(0.0, due - time.monotonic())
+                self._pulse.beat(self._name, rest + SLOWEST_S)
+                await asyncio.sleep(rest)
+        finally:
+            self._pulse.forget(self._name)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    async def cycle(self) -> None:
+        """Ask every unit once, and keep what it says."""
+        began = time.monotonic()
+        cycle = Cycle()
+        for unit in self._units:
+            self._pulse.beat(self._name, SLOWEST_S)
+            await self._ask(unit, cycle)
+        await self._recorder.cycle(cycle)
+        told = ", ".join(f"{n} {what}" for what, n in sorted(cycle.tally.items()))
+        log.info("%s: %s in %.2f s", self._name, told, time.monotonic() - began)
+
+    async def _ask(self, unit: Unit, cycle: Cycle) -> None:
+        """Read a unit and take down what each of its devices says."""
+        now = self._clock.now()
+        classes = unit.due(now)
+        image, complete = await self._image(unit, unit.blocks(classes, self.bus.gap))
+        if complete:
+            unit.was_read(classes, now)
+        for device in unit.devices:
+            points = [p for p in device.profile.point if p.poll in classes]
+            self._take_down(device, points, image, cycle)
+
+    async def _image(self, unit: Unit, wanted: Iterable[Block]) -> tuple[_Image, bool]:
+        """Read blocks; a unit that does not answer one is not asked for the next.
+
+        Returns
+        -------
+        _Image, bool
+            What was read; whether every block got an answer, be it a refusal.
+        """
+        image = _Image()
+        parts = list(wanted)
+        while parts:
+            block = parts.pop(0)
+            try:
+                found = await self.bus.read(unit.number, block)
+            except Refused as error:
+                image.refused = True
+                hole = error.code in {ILLEGAL_ADDRESS, ILLEGAL_VALUE}
+                if hole and unit.learn(block):
+                    log.info("%s; read in parts from now on", error)
+                    parts = _parts(unit, block) + parts
+            except BusError as error:
+                log.debug("%s", error)
+                return image, False
+            else:
+                image.add(block, found, self._clock.now_ms())
+        return image, True
+
+    def _take_down(
+        self, device: Device, points: list[Point], image: _Image, cycle: Cycle
+    ) -> None:
+        """Values of a device by quantity; all missing when it gave no good answer."""
+        values: Values = {}
+        answered = image.time_of(points)
+        quality = "good"
+        if answered:
+            for point in points:
+                values[point.quantity] = image.value(point)
+        else:
+            quality = "invalid" if image.refused else "no_answer"
+        if answered and device.profile.counter is not None:
+            counter = device.profile.counter
+            self._recorder.count(device.id, counter, values, answered, cycle)
+        if device.profile.kind == "lux" and answered:
+            self._executor.bright(values.get("illuminance_lx"), time.monotonic())
+        if device.dimmable:
+            if any(point.quantity == LEVEL for point in points):
+                self._executor.saw(device.id, values.get(LEVEL))
+            values["level_commanded_pct"] = self._executor.commanded(device.id)
+        ts = answered or self._clock.now_ms()
+        cycle.add(device.profile.kind, device.id, ts, quality, values)
+
+    # -- lights ----------------------------------------------------------------
+
+    async def write(self, levels: dict[str, int]) -> None:
+        """Bring lamps to their levels [%]; all is queued at once, no poll comes between.
+
+        Lamps that a group or broadcast reaches, and nobody else, are told by one write.
+        """
+        commanded = {name: self._executor.commanded(name) for name in self._devices}
+        wanted = commanded | levels
+        members = {group: group.members for group in self.plan.groups}
+        chosen, single = together(levels, wanted, members)
+        for name, level in levels.items():
+            self._executor.told(name, level, time.monotonic())
+        async with asyncio.TaskGroup() as tasks:
+            for group, told in chosen:
+                level = levels[next(iter(told))]
+                dimming = self._dim(
+                    group.unit, group.point, group.profile, level, sorted(told)
+                )
+                tasks.create_task(dimming, name=f"dim group on {self._name}")
+            for name in single:
+                device = self._devices[name]
+                point = device.profile.point_of(LEVEL)
+                dimming = self._dim(
+                    device.config.unit, point, device.profile.name, levels[name], [name]
+                )
+                tasks.create_task(dimming, name=f"dim {name}")
+
+    async def _dim(
+        self, unit: int, point: Point | None, profile: str, level: int, told: list[str]
+    ) -> None:
+        """Write a level and read back whom it was for."""
+        write = register_write(point, profile, LEVEL, level)
+        try:
+            await self.bus.write(unit, write.address, write.word, write.function)
+        except BusError as error:
+            log.debug("%s", error)
+            for name in told:
+                self._executor.saw(name, None)
+            return
+        if not write.verify:
+            for name in told:
+                self._executor.saw(name, float(level))
+            return
+        if write.fade_s:
+            await asyncio.sleep(write.fade_s)
+        await self._read_back(told)
+
+    async def _read_back(self, names: list[str]) -> None:
+        """Look at the set-points of some lamps, those of a unit together."""
+        for unit in self._units:
+            mine = [device for device in unit.devices if device.id in names]
+            points = [p for d in mine if (p := d.profile.point_of(LEVEL))]
+            words: dict[int, int] = {}
+            for block in unit.plan(points):
+                try:
+                    words |= await self.bus.read(unit.number, block, Urgency.VERIFY)
+                except BusError as error:
+                    log.debug("%s", error)
+            for device, point in zip(mine, points, strict=True):
+                self._executor.saw(device.id, decode(point, words))
+
+
+def _parts(unit: Unit, refused: Block) -> list[Block]:
+    """The requests that now stand for a refused one."""
+    end = refused.address + refused.length
+    return list(
+        unit.plan(
+            point
+            for device in unit.devices
+            for point in device.profile.point
+            if point.table == refused.table and refused.address <= point.address < end
+        )
+    )
