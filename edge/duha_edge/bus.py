@@ -16,6 +16,7 @@ import heapq
 import itertools
 import logging
 import ssl
+import struct
 import termios
 import time
 from collections.abc import Callable
@@ -25,6 +26,21 @@ from typing import Any
 
 from pymodbus import FramerType, ModbusException
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus.pdu import DecodePDU, ModbusPDU
+from pymodbus.pdu.bit_message import (
+    ReadCoilsRequest,
+    ReadCoilsResponse,
+    ReadDiscreteInputsRequest,
+    ReadDiscreteInputsResponse,
+)
+from pymodbus.pdu.register_message import (
+    ReadHoldingRegistersRequest,
+    ReadHoldingRegistersResponse,
+    ReadInputRegistersRequest,
+    ReadInputRegistersResponse,
+    WriteMultipleRegistersRequest,
+    WriteSingleRegisterRequest,
+)
 from pymodbus.transport import CommParams, CommType
 from serial.rs485 import RS485Settings
 
@@ -41,6 +57,18 @@ PROBE_EVERY_S = 20.0
 RECONNECT_EVERY_S = 1.0
 USUAL_TURNAROUND_S = 0.01
 _FUNCTION = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+_ANSWER: dict[int, type[ModbusPDU]] = {
+    1: ReadCoilsResponse,
+    2: ReadDiscreteInputsResponse,
+    3: ReadHoldingRegistersResponse,
+    4: ReadInputRegistersResponse,
+}
+_QUESTION: dict[str, type[ModbusPDU]] = {
+    "coil": ReadCoilsRequest,
+    "discrete": ReadDiscreteInputsRequest,
+    "holding": ReadHoldingRegistersRequest,
+    "input": ReadInputRegistersRequest,
+}
 
 
 class Urgency(enum.IntEnum):
@@ -140,15 +168,14 @@ class Bus:
         health = self._may_ask(unit)
         await self._turns.take(urgency)
         try:
-            await self._connect(unit)
+            if self.config.pause_s or not self._client.connected:
+                await self._connect(unit)
             if health.lost:
                 await self._sound(unit, block, health)
             asked = self._monotonic()
             found = await self._read(unit, block)
-            bits = block.table in BITS
-            self._pace.saw(
-                block.length / 16 if bits else block.length, self._monotonic() - asked
-            )
+            size = block.length / 16 if block.table in BITS else block.length
+            self._pace.saw(size, self._monotonic() - asked)
         except (ModbusException, OSError, BusError) as error:
             if not isinstance(error, Refused) and self.config.serial:
                 health.lost.add(block.length)
@@ -172,7 +199,7 @@ class Bus:
         await self._turns.take(Urgency.COMMAND)
         try:
             await self._connect(unit)
-            answer = await self._ask_write(unit, address, word, function)
+            answer = await self._ask(_write(unit, address, word, function))
             self._check(answer, unit, function)
             # An answer repeats the register (6), or says how many it was (16).
             said = answer.registers if function == 6 else [answer.count]
@@ -189,23 +216,37 @@ class Bus:
         await self._turns.take(Urgency.COMMAND)
         try:
             await self._connect(0)
-            await self._ask_write(0, address, word, function, silent=True)
+            await self._ask(_write(0, address, word, function), silent=True)
             await asyncio.sleep(self.config.broadcast_s)
         except (ModbusException, OSError) as error:
             raise NoAnswer(f"{self._named(0)}: not sent: {error}") from None
         finally:
             self._turns.give()
 
-    async def _ask_write(
-        self, unit: int, address: int, word: int, function: int, *, silent: bool = False
-    ) -> Any:
-        if function == 16:
-            return await self._client.write_registers(
-                address, [word], device_id=unit, no_response_expected=silent
-            )
-        return await self._client.write_register(
-            address, word, device_id=unit, no_response_expected=silent
-        )
+    async def _ask(self, question: ModbusPDU, *, silent: bool = False) -> Any:
+        """Send a question and wait for what comes; the turn is ours.
+
+        The library's own `execute` does the same behind a second lock and a second
+        waiter, and writes down each frame for its log: on a fast network that costs a
+        sixth of the rate.
+        """
+        line = self._client.ctx
+        loop = asyncio.get_running_loop()
+        question.transaction_id = line.getNextTID()
+        line.recv_buffer = b""
+        line.response_future = loop.create_future()
+        line.request_dev_id = question.dev_id
+        line.request_transaction_id = question.transaction_id
+        if line.transport is None:
+            raise NoAnswer(f"{self._named(question.dev_id)}: the connection was lost")
+        line.transport.write(line.framer.buildFrame(question))  # type: ignore[attr-defined]
+        if silent:
+            return None
+        limit = loop.call_later(self.config.timeout_s, _expire, line.response_future)
+        try:
+            return await line.response_future
+        finally:
+            limit.cancel()
 
     async def run(self) -> None:
         """Hold the line until cancelled, then close it."""
@@ -224,16 +265,10 @@ class Bus:
 
     async def _read(self, unit: int, block: Block) -> dict[int, int]:
         """Ask for a block and check the answer; the turn is ours."""
-        client = self._client
-        if block.table == "holding":
-            call = client.read_holding_registers
-        elif block.table == "input":
-            call = client.read_input_registers
-        elif block.table == "coil":
-            call = client.read_coils
-        else:
-            call = client.read_discrete_inputs
-        answer = await call(block.address, count=block.length, device_id=unit)
+        question = _QUESTION[block.table](
+            address=block.address, count=block.length, dev_id=unit
+        )
+        answer = await self._ask(question)
         self._check(answer, unit, _FUNCTION[block.table])
         words = answer.bits if block.table in BITS else answer.registers
         # Bits come in whole bytes; registers are exactly those that were asked for.
@@ -242,7 +277,8 @@ class Bus:
             raise WrongAnswer(
                 f"{self._named(unit)}: asked for {block.length} values, got {len(words)}"
             )
-        return {block.address + i: int(words[i]) for i in range(block.length)}
+        end = block.address + block.length
+        return dict(zip(range(block.address, end), words, strict=False))
 
     async def _sound(self, unit: int, block: Block, health: _Health) -> None:
         """Ask for a length that no lost answer has, nor the next one, and want just that.
@@ -339,6 +375,19 @@ class Bus:
         )
 
 
+def _write(unit: int, address: int, word: int, function: int) -> ModbusPDU:
+    """The question that writes a register."""
+    kind = (
+        WriteMultipleRegistersRequest if function == 16 else WriteSingleRegisterRequest
+    )
+    return kind(address=address, registers=[word], dev_id=unit)
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
+
+
 def _pace(config: BusConfig) -> Pace:
     """What is known of a line before its first answer."""
     if config.type != "rtu":
@@ -348,7 +397,31 @@ def _pace(config: BusConfig) -> Pace:
     return Pace(2 * config.character_s, gap)
 
 
+class _Decoder(DecodePDU):
+    """Decodes answers to reads without writing each out for the library's log."""
+
+    def decode(self, frame: bytes) -> ModbusPDU | None:
+        answer = _ANSWER.get(frame[0]) if frame else None
+        if answer is None:
+            return super().decode(frame)
+        pdu = answer()
+        try:
+            pdu.decode(frame[1:])
+        except (IndexError, struct.error):  # shorter than it says
+            return super().decode(frame)
+        return pdu
+
+
 def _client(
+    config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
+) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
+    """The library's client for a line, with a decoder of our own."""
+    client = _library_client(config, on_bytes)
+    client.ctx.framer.decoder = _Decoder(is_server=False)
+    return client
+
+
+def _library_client(
     config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
 ) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
     if config.type == "rtu":

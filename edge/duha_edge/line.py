@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from duha_contract.clock import Clock
 from duha_edge.bus import Bus, Urgency
@@ -13,7 +14,7 @@ from duha_edge.points import Block, decode, register_write
 from duha_edge.profiles import Point
 from duha_edge.pulse import Pulse
 from duha_edge.recorder import Cycle, Recorder, Values
-from duha_edge.units import LEVEL, Device, LinePlan, Unit, units_of
+from duha_edge.units import LEVEL, Device, LinePlan, Readers, Unit, units_of
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +24,54 @@ SLOWEST_S = 60.0
 
 
 class _Image:
-    """Registers of a unit as they were read, and what could not be."""
+    """Registers of a unit as they were read, and what could not be.
+
+    `complete` says that every request got an answer, be it a refusal.
+    """
 
     def __init__(self) -> None:
-        self.words: dict[str, dict[int, int]] = {}
-        self.times: dict[str, dict[int, int]] = {}
+        self._words: dict[str, dict[int, int]] = {}
+        self._times: list[tuple[Block, int]] = []
         self.refused = False
+        self.complete = False
 
     def add(self, block: Block, found: dict[int, int], ts: int) -> None:
-        self.words.setdefault(block.table, {}).update(found)
-        self.times.setdefault(block.table, {}).update(dict.fromkeys(found, ts))
+        self._times.append((block, ts))
+        if block.table in self._words:
+            self._words[block.table] |= found
+        else:
+            self._words[block.table] = found
 
-    def time_of(self, points: list[Point]) -> int:
+    def words(self, table: str) -> dict[int, int]:
+        return self._words.get(table, _NOTHING)
+
+    def time_of(self, readers: Readers) -> int:
         """When the last of some points was answered [ms]; 0 when none was."""
+        if len(self._times) == 1 and not self.refused and self.complete:
+            return self._times[0][1]  # the usual case: one request tells it all
         return max(
-            (self.times.get(p.table, {}).get(p.address, 0) for p in points), default=0
+            (
+                ts
+                for block, ts in self._times
+                if any(
+                    point.table == block.table
+                    and 0 <= point.address - block.address < block.length
+                    for point, _ in readers
+                )
+            ),
+            default=0,
         )
 
-    def value(self, point: Point) -> float | None:
-        return decode(point, self.words.get(point.table, {}))
+
+_NOTHING: dict[int, int] = {}
+
+
+class _Answer(NamedTuple):
+    """What a unit has said to the points of some poll classes."""
+
+    unit: Unit
+    classes: frozenset[str]
+    image: _Image
 
 
 class Line:
@@ -100,32 +130,28 @@ class Line:
         """Ask every unit once, and keep what it says."""
         began = time.monotonic()
         cycle = Cycle()
+        loop = asyncio.get_running_loop()
+        now, gap = self._clock.now(), self.bus.gap
         for unit in self._units:
             self._pulse.beat(self._name, SLOWEST_S)
-            await self._ask(unit, cycle)
+            answer = await self._ask(unit, now, gap)
+            # The next question goes out first; this is looked at while it is answered.
+            loop.call_soon(self._take_down, answer, cycle)
+        await asyncio.sleep(0)
         await self._recorder.cycle(cycle)
         told = ", ".join(f"{n} {what}" for what, n in sorted(cycle.tally.items()))
         log.info("%s: %s in %.2f s", self._name, told, time.monotonic() - began)
 
-    async def _ask(self, unit: Unit, cycle: Cycle) -> None:
-        """Read a unit and take down what each of its devices says."""
-        now = self._clock.now()
+    async def _ask(self, unit: Unit, now: float, gap: int) -> _Answer:
+        """Read a unit."""
         classes = unit.due(now)
-        image, complete = await self._image(unit, unit.blocks(classes, self.bus.gap))
-        if complete:
+        image = await self._image(unit, unit.blocks(classes, gap))
+        if image.complete:
             unit.was_read(classes, now)
-        for device in unit.devices:
-            points = [p for p in device.profile.point if p.poll in classes]
-            self._take_down(device, points, image, cycle)
+        return _Answer(unit, classes, image)
 
-    async def _image(self, unit: Unit, wanted: Iterable[Block]) -> tuple[_Image, bool]:
-        """Read blocks; a unit that does not answer one is not asked for the next.
-
-        Returns
-        -------
-        _Image, bool
-            What was read; whether every block got an answer, be it a refusal.
-        """
+    async def _image(self, unit: Unit, wanted: Iterable[Block]) -> _Image:
+        """Read blocks; a unit that does not answer one is not asked for the next."""
         image = _Image()
         parts = list(wanted)
         while parts:
@@ -140,21 +166,27 @@ class Line:
                     parts = _parts(unit, block) + parts
             except BusError as error:
                 log.debug("%s", error)
-                return image, False
+                return image
             else:
                 image.add(block, found, self._clock.now_ms())
-        return image, True
+        image.complete = True
+        return image
 
-    def _take_down(
-        self, device: Device, points: list[Point], image: _Image, cycle: Cycle
+    def _take_down(self, answer: _Answer, cycle: Cycle) -> None:
+        """Take down what each device of a unit has said."""
+        for device, readers in answer.unit.readers(answer.classes):
+            self._note(device, readers, answer.image, cycle)
+
+    def _note(
+        self, device: Device, readers: Readers, image: _Image, cycle: Cycle
     ) -> None:
         """Values of a device by quantity; all missing when it gave no good answer."""
         values: Values = {}
-        answered = image.time_of(points)
+        answered = image.time_of(readers)
         quality = "good"
         if answered:
-            for point in points:
-                values[point.quantity] = image.value(point)
+            for point, read in readers:
+                values[point.quantity] = read(image.words(point.table))
         else:
             quality = "invalid" if image.refused else "no_answer"
         if answered and device.profile.counter is not None:
@@ -163,7 +195,7 @@ class Line:
         if device.profile.kind == "lux" and answered:
             self._executor.bright(values.get("illuminance_lx"), time.monotonic())
         if device.dimmable:
-            if any(point.quantity == LEVEL for point in points):
+            if LEVEL in values or not answered:
                 self._executor.saw(device.id, values.get(LEVEL))
             values["level_commanded_pct"] = self._executor.commanded(device.id)
         ts = answered or self._clock.now_ms()

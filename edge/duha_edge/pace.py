@@ -5,6 +5,7 @@ from duha_edge.points import MAX_WORDS
 FORGET = 0.99
 ENOUGH = 20.0
 CERTAIN = 3.0
+MANY = 1000
 
 
 class Pace:
@@ -26,10 +27,22 @@ class Pace:
     def __init__(self, register_s: float | None, gap: int) -> None:
         self._register_s = register_s
         self.gap = gap
+        self._seen: list[tuple[float, float]] = []
         self._n = self._x = self._y = self._xx = self._xy = self._yy = 0.0
 
     def saw(self, registers: float, seconds: float) -> None:
         """A read of so many registers was answered after so long."""
+        self._seen.append((registers, seconds))
+        if len(self._seen) >= MANY:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Take what was seen into the sums; once for many answers, since it is no hurry."""
+        for registers, seconds in self._seen:
+            self._add(registers, seconds)
+        self._seen.clear()
+
+    def _add(self, registers: float, seconds: float) -> None:
         self._n = FORGET * self._n + 1
         self._x = FORGET * self._x + registers
         self._y = FORGET * self._y + seconds
@@ -39,6 +52,7 @@ class Pace:
 
     def settle(self) -> int:
         """The gap by what is known now; it moves only when it moves by a quarter."""
+        self._fold()
         if self._n >= ENOUGH:
             found = self._fitted()
             if abs(found - self.gap) > max(2, self.gap / 4):

@@ -1,7 +1,7 @@
 """Registers to values and back; many points in few requests. Pure."""
 
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from duha_edge.errors import NotAllowed
@@ -167,6 +167,41 @@ def decode(point: Point, words: Mapping[int, int]) -> float | None:
     if raw != raw:  # noqa: PLR0124 - a float register may hold NaN: no value
         return None
     return float(round(raw * point.scale + point.offset, 6))
+
+
+def decoder(point: Point) -> Callable[[Mapping[int, int]], float | None]:
+    """What `decode` does for one point, made ready for being done often.
+
+    The whole numbers of one and two registers, which are most of what devices say, are
+    put together by arithmetic; everything else takes the long way.
+    """
+    if point.type not in {"u16", "s16", "u32", "s32"} or point.order[0] in "BD":
+        return lambda words: decode(point, words)
+    step = 1 if point.order == "ABCD" else -1
+    high = point.address if step == 1 else point.address + point.words - 1
+    low = high + step if point.words == 2 else None
+    sign = 1 << (16 * point.words - 1) if point.type[0] == "s" else 0
+    invalid, bit, scale, offset = point.invalid, point.bit, point.scale, point.offset
+    whole = (scale, offset) == (1.0, 0.0)
+
+    def value(words: Mapping[int, int]) -> float | None:
+        raw = words.get(high)
+        if raw is None:
+            return None
+        if low is not None:
+            rest = words.get(low)
+            if rest is None:
+                return None
+            raw = raw << 16 | rest
+        if raw in invalid:
+            return None
+        if bit is not None:
+            return float(raw >> bit & 1)
+        if raw & sign:
+            raw -= sign << 1
+        return float(raw) if whole else float(round(raw * scale + offset, 6))
+
+    return value
 
 
 def encode(point: Point, value: float) -> list[int]:

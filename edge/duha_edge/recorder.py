@@ -23,6 +23,9 @@ Values = dict[str, float | None]
 Row = tuple[object, ...]
 
 
+_NAMES = {kind: tuple(q.name for q in found) for kind, found in KINDS.items()}
+
+
 @dataclass
 class Cycle:
     """What one round of a line has brought."""
@@ -36,7 +39,7 @@ class Cycle:
         self, kind: str, device: str, ts: int, quality: str, values: Values
     ) -> None:
         """A device was asked."""
-        columns = [values.get(quantity.name) for quantity in KINDS[kind]]
+        columns = [values.get(name) for name in _NAMES[kind]]
         self.rows.setdefault(kind, []).append((device, ts, quality, *columns))
         self.tally[quality] = self.tally.get(quality, 0) + 1
 
@@ -178,5 +181,5 @@ class Recorder:
 
 
 def _table(kind: str, rows: list[Row]) -> Table:
-    columns = (*LEAD_COLUMNS, *(quantity.name for quantity in KINDS[kind]))
+    columns = (*LEAD_COLUMNS, *_NAMES[kind])
     return Table(kind, columns, tuple(rows))

@@ -1,17 +1,21 @@
 """Devices behind their units, and the requests that read them. Pure."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from duha_edge.points import WORTH_READING, Block, blocks, holes
+from duha_edge.points import WORTH_READING, Block, blocks, decoder, holes
 from duha_edge.profiles import Point, Profile, TableName
 from duha_edge.site import BusConfig, DeviceConfig, SiteFile
 
 LEVEL = "level_in_effect_pct"
 DAY_S = 86_400.0
+_FAST = frozenset(("fast",))
+
+
+Readers = tuple[tuple[Point, Callable[[Mapping[int, int]], float | None]], ...]
 
 
 class Device(NamedTuple):
@@ -96,21 +100,45 @@ class Unit:
             for name, every in self._every.items()
             if any(p.poll == name for d in self.devices for p in d.profile.point)
         }
+        self._slow = any(name != "fast" for name in self._every)
         self._read_at: dict[str, float] = {}
         self._gap = WORTH_READING
         self._plans: dict[frozenset[str], tuple[Block, ...]] = {}
+        self._readers: dict[frozenset[str], tuple[tuple[Device, Readers], ...]] = {}
 
     def due(self, now: float) -> frozenset[str]:
         """Poll classes whose points are to be read at POSIX time `now` [s]."""
+        read_at = self._read_at
+        if not self._slow:
+            return _FAST
         return frozenset(
-            name
-            for name, every in self._every.items()
-            if name not in self._read_at or not 0 <= now - self._read_at[name] < every
+            [
+                name
+                for name, every in self._every.items()
+                if name not in read_at or not 0 <= now - read_at[name] < every
+            ]
         )
 
     def was_read(self, classes: frozenset[str], now: float) -> None:
         """The points of these classes have given an answer."""
-        self._read_at |= dict.fromkeys(classes, now)
+        if self._slow:
+            self._read_at |= dict.fromkeys(classes, now)
+
+    def readers(self, classes: frozenset[str]) -> tuple[tuple[Device, Readers], ...]:
+        """How the points of some poll classes are read, device by device."""
+        if classes not in self._readers:
+            self._readers[classes] = tuple(
+                (
+                    device,
+                    tuple(
+                        (point, decoder(point))
+                        for point in device.profile.point
+                        if point.poll in classes
+                    ),
+                )
+                for device in self.devices
+            )
+        return self._readers[classes]
 
     def blocks(
         self, classes: frozenset[str], gap: int = WORTH_READING

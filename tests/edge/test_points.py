@@ -11,6 +11,7 @@ from duha_edge.points import (
     MAX_WORDS,
     blocks,
     decode,
+    decoder,
     encode,
     register_write,
     worth_reading,
@@ -89,6 +90,35 @@ def test_a_value_survives_every_order_of_its_bytes(kind, order, raw):
     point = Point("power_w", 7, "input", kind, order)
     words = encode(point, raw)
     assert decode(point, {7 + i: w for i, w in enumerate(words)}) == raw
+
+
+@given(
+    st.sampled_from(["u16", "s16", "u32", "s32", "u64", "f32"]),
+    st.sampled_from(["ABCD", "CDAB", "BADC", "DCBA"]),
+    st.sampled_from([(1.0, 0.0), (0.1, 0.0), (0.5, -40.0)]),
+    st.lists(
+        st.sampled_from([0, 1, 0x7FFF, 0x8000, 0xFFFF, 0x1234]), min_size=4, max_size=4
+    ),
+    st.sets(st.integers(0, 3)),
+    st.sampled_from([None, 0, 15]),
+)
+def test_the_quick_way_says_what_the_long_way_says(
+    kind, order, scale, words, lost, bit
+):
+    bit = bit if kind == "u16" else None
+    point = Point(
+        "power_w",
+        7,
+        "input",
+        kind,
+        order,
+        scale=scale[0],
+        offset=scale[1],
+        bit=bit,
+        invalid=(0x8000, 0xFFFFFFFF),
+    )
+    read = {7 + i: word for i, word in enumerate(words) if i not in lost}
+    assert decoder(point)(read) == decode(point, read)
 
 
 def test_the_orders_are_those_of_the_trade():
