@@ -180,12 +180,13 @@ class Agent:
         """Follow the site file; one that is still being written is left to settle."""
         applied = before = source.signature()
         while True:
-            self._look.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_S)
+            asked = self._look.is_set()
+            self._look.clear()
             now = source.signature()
             settled, before = now == before, now
-            if self._look.is_set() or (settled and now != applied):
+            if asked or (settled and now != applied):
                 applied = now
                 await self._renew(source)
 

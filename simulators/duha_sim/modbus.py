@@ -10,6 +10,7 @@ Line V1.02 (modbus.org).
 import asyncio
 import contextlib
 import os
+import ssl
 import struct
 import termios
 import tty
@@ -111,9 +112,19 @@ Spoil = Callable[[int, bytes], bytes]
 
 
 class TcpPort:
-    """A Modbus TCP server on 127.0.0.1; every unit id behind one port."""
+    """A Modbus TCP server on 127.0.0.1; every unit id behind one port.
 
-    def __init__(self, respond: Respond, spoil: Spoil, port: int = 0) -> None:
+    With a `tls` context it is Modbus/TCP Security: the same frames within TLS.
+    """
+
+    def __init__(
+        self,
+        respond: Respond,
+        spoil: Spoil,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self._respond = respond
         self._spoil = spoil
         self.port = port
@@ -122,7 +133,9 @@ class TcpPort:
 
     async def start(self) -> None:
         """Listen; `port` says where."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -160,6 +173,28 @@ class TcpPort:
             frame = struct.pack(">HHHB", transaction, 0, len(response) + 1, unit)
             writer.write(self._spoil(unit, frame + response))
             await writer.drain()
+
+
+class RtuTcpPort(TcpPort):
+    """A serial device server: RTU frames over TCP, as they are on the line."""
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        buffer = b""
+        while chunk := await reader.read(256):
+            buffer += chunk
+            length = frame_length(buffer)
+            if length is None or len(buffer) < length:
+                continue
+            frame, buffer = buffer[:length], b""
+            if crc(frame[:-2]) != frame[-2:]:
+                continue
+            response = await self._respond(frame[0], frame[1:-2])
+            if response is not None and frame[0]:
+                out = frame[:1] + response
+                writer.write(self._spoil(frame[0], out + crc(out)))
+                await writer.drain()
 
 
 class RtuPort:

@@ -3,13 +3,20 @@
 import asyncio
 import contextlib
 import time
+from importlib import resources
+
+import pytest
 
 from duha_contract.clock import Clock
-from duha_contract.messages import Batch, decode
+from duha_contract.lighting import Override, Place
+from duha_contract.messages import Batch, Desired, decode
+from duha_edge import profiles
 from duha_edge.agent import Agent
-from duha_edge.errors import OutboxError
-from duha_edge.site import parse
+from duha_edge.errors import ConfigError, OutboxError
+from duha_edge.site import Source, parse
 from duha_sim.city import SimulatedCity
+from duha_sim.devices import Gateway
+from duha_sim.modbus import TcpPort, answer
 from duha_sim.storm import Replay
 from duha_sim.streets import generate
 from duha_sim.trouble import Troubles, change
@@ -70,7 +77,7 @@ class Cabinet:
 
 
 @contextlib.asynccontextmanager
-async def cabinet(folder, weather=None):
+async def cabinet(folder, weather=None, source=time.time):
     dry = Replay((0.0,), (0.0,))
     clock = Clock(time.time)
     city = SimulatedCity(
@@ -82,7 +89,7 @@ async def cabinet(folder, weather=None):
     )
     await city.start()
     text = SITE.format(folder=folder / "agent", port=city.ports["RVO-001", "line1"])
-    agent = Agent(parse(text), clock)
+    agent = Agent(parse(text), Clock(source))
     running = asyncio.create_task(agent.run())
     try:
         yield Cabinet(agent, city, folder)
@@ -162,3 +169,314 @@ async def test_the_first_reading_of_a_gauge_is_no_rain_and_a_restart_loses_none(
         )  # it tipped while the agent was gone
         await asyncio.sleep(0.6)
         assert sum(row["counts"] for row in made.rows("rain_gauge", "SR-01")) == 1
+
+
+GATEWAY = """
+[site]
+city = "plzen"
+controller = "RVO-001"
+latitude = 49.7475
+longitude = 13.3776
+zone = "Europe/Prague"
+period_s = 0.2
+data = "{folder}"
+[broker]
+port = 1
+[[bus]]
+name = "dali"
+type = "tcp"
+host = "127.0.0.1"
+port = {port}
+"""
+LAMP = """[[device]]
+id = "L{n}"
+bus = "dali"
+unit = 1
+profile = "bacmove-dalion"
+at = {{ channel = 0, lamp = {n} }}
+writes = ["level_in_effect_pct"]
+"""
+GROUP = """[[group]]
+bus = "dali"
+unit = 1
+profile = "bacmove-dalion"
+register = "{register}"
+at = {{ channel = 0{more} }}
+members = [{members}]
+"""
+
+
+@contextlib.asynccontextmanager
+async def dali(folder, text):
+    """Four lamps behind a gateway; lamps 0 and 1 are in DALI group 3."""
+    places = [{"channel": 0, "lamp": n} for n in range(4)]
+    groups = {
+        ("broadcast", (("channel", 0),)): [0, 1, 2, 3],
+        ("group", (("channel", 0), ("group", 3))): [0, 1],
+    }
+    gateway = Gateway(
+        profiles.load("bacmove-dalion"), places, {"level_in_effect_pct": 0}, groups
+    )
+
+    async def respond(_unit, pdu):
+        return answer(gateway, pdu)
+
+    port = TcpPort(respond, lambda _, frame: frame)
+    await port.start()
+    lamps = "".join(LAMP.format(n=n) for n in range(4))
+    site = GATEWAY.format(folder=folder / "agent", port=port.port) + lamps + text
+    agent = Agent(parse(site), Clock(lambda: NIGHT))
+    running = asyncio.create_task(agent.run())
+    try:
+        yield agent, gateway
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await port.close()
+        await asyncio.sleep(0.02)
+
+
+NIGHT = 1_795_561_200.0  # 2026-11-24 23:00 in Plzeň
+ALL = GROUP.format(register="broadcast", more="", members='"L0", "L1", "L2", "L3"')
+PAIR = GROUP.format(register="group", more=", group = 3", members='"L0", "L1"')
+
+
+def writes(gateway):
+    return [asked for asked in gateway.asked if asked[0] == "write"]
+
+
+async def test_a_gateway_is_told_once_and_read_at_once(tmp_path):
+    async with dali(tmp_path, ALL) as (agent, gateway):
+        await asyncio.sleep(0.8)
+        assert writes(gateway) == [("write", 80, 255)]
+        assert {asked for asked in gateway.asked if asked[0] != "write"} == {
+            ("holding", 0, 4)  # polls and read-back alike: one request for four lamps
+        }
+        assert [u.values()["level_in_effect_pct"] for u in gateway.units] == [
+            pytest.approx(100)
+        ] * 4
+        report = agent.executor.report(0)
+        assert report is None or report.diverged == ()
+
+
+async def test_a_group_is_used_where_its_members_agree_and_nobody_else_is_touched(
+    tmp_path,
+):
+    async with dali(tmp_path, ALL + PAIR) as (agent, gateway):
+        await asyncio.sleep(0.6)
+        gateway.asked.clear()
+        start, end = round(NIGHT * 1000) - 1, round(NIGHT * 1000) + 10_000_000
+        dim = Override("o", 50, start, end, devices=("L0", "L1"))
+        place = Place(49.7475, 13.3776, "Europe/Prague")
+        agent._desired(Desired(1, 1, "h", 0, place, overrides=(dim,)))
+        await asyncio.sleep(0.8)
+        assert writes(gateway) == [("write", 64 + 3, 128)]
+        levels = [round(u.values()["level_in_effect_pct"]) for u in gateway.units]
+        assert levels == [50, 50, 100, 100]
+
+
+async def test_without_a_group_in_the_site_file_lamps_are_told_one_by_one(tmp_path):
+    async with dali(tmp_path, "") as (_, gateway):
+        await asyncio.sleep(0.6)
+        assert writes(gateway) == [("write", n, 255) for n in range(4)]
+
+
+def test_a_group_that_reaches_more_than_the_site_allows_is_refused():
+    with pytest.raises(ConfigError, match="`L9` is no device of `dali`"):
+        parse(
+            GATEWAY.format(folder="x", port=1)
+            + "".join(LAMP.format(n=n) for n in range(2))
+            + GROUP.format(register="broadcast", more="", members='"L0", "L9"')
+        )
+    with pytest.raises(ConfigError, match="`L1` does not let"):
+        parse(
+            GATEWAY.format(folder="x", port=1)
+            + LAMP.format(n=0)
+            + LAMP.format(n=1).replace('writes = ["level_in_effect_pct"]', "")
+            + GROUP.format(register="broadcast", more="", members='"L0", "L1"')
+        )
+
+
+# -- hot change ------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def two_lines(folder):
+    """An agent that follows its site file, with two lines of two cities."""
+    clock = Clock(time.time)
+    dry = Replay((0.0,), (0.0,))
+    cities = []
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        troubles = Troubles(folder / "trouble.json")
+        city = SimulatedCity(
+            generate(1, 2, 1, rtu=0), clock, dry, troubles, folder / name
+        )
+        await city.start()
+        cities.append(city)
+    ports = [city.ports["RVO-001", "line1"] for city in cities]
+    path = folder / "site.toml"
+    text = SITE.format(folder=folder / "agent", port=ports[0]) + SECOND.format(
+        port=ports[1]
+    )
+    path.write_text(text, "utf-8")
+    source = Source(path)
+    agent = Agent(source.load(), clock, source)
+    running = asyncio.create_task(agent.run())
+    try:
+        yield agent, path, text
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        for city in cities:
+            await city.close()
+        await asyncio.sleep(0.02)
+
+
+SECOND = """
+[[bus]]
+name = "line2"
+type = "tcp"
+host = "127.0.0.1"
+port = {port}
+[[device]]
+id = "L201"
+bus = "line2"
+unit = 1
+profile = "luminaire-generic"
+"""
+
+
+async def looked(agent):
+    agent.look_again()
+    await asyncio.sleep(0.3)
+
+
+async def test_the_same_site_file_a_hundred_times_does_nothing(tmp_path):
+    async with two_lines(tmp_path) as (agent, path, text):
+        lines = dict(agent.lines)
+        for _ in range(100):
+            path.write_text(text, "utf-8")
+            agent.look_again()
+            await asyncio.sleep(0.01)
+        await looked(agent)
+        assert agent.lines == lines
+        assert "site_applied" not in codes(agent)
+
+
+async def test_a_change_of_one_line_leaves_the_other_alone(tmp_path):
+    async with two_lines(tmp_path) as (agent, path, text):
+        await asyncio.sleep(0.3)
+        untouched = agent.lines["line1"]
+        asked = agent._tasks["line1"]
+        more = text + SECOND.split("[[device]]")[1].join(["[[device]]", ""]).replace(
+            "L201", "L202"
+        ).replace("unit = 1", "unit = 2")
+        path.write_text(more, "utf-8")
+        await looked(agent)
+        assert agent.lines["line1"] is untouched
+        assert agent._tasks["line1"] is asked
+        assert not asked.done()
+        await asyncio.sleep(0.5)
+        found = Cabinet(agent, None, tmp_path).rows("luminaire", "L202")
+        assert found[-1]["quality"] == "good"
+        assert "site_applied" in codes(agent)
+        path.write_text(text.split('[[bus]]\nname = "line2"')[0], "utf-8")
+        await looked(agent)
+        assert set(agent.lines) == {"line1"}
+        assert agent.lines["line1"] is untouched
+
+
+async def test_a_bad_site_file_is_refused_with_the_reason_and_the_old_one_goes_on(
+    tmp_path,
+):
+    async with two_lines(tmp_path) as (agent, path, text):
+        lines = dict(agent.lines)
+        for bad, reason in (
+            (text.replace("unit = 210", "unit = 1"), "used twice"),
+            (text + "[[", "site.toml"),
+            (text.replace('city = "plzen"', 'city = "brno"'), "needs a restart"),
+        ):
+            path.write_text(bad, "utf-8")
+            await looked(agent)
+            assert reason in agent.status().site_error
+            assert agent.lines == lines
+        path.write_text(text, "utf-8")
+        await looked(agent)
+        assert agent.status().site_error == ""
+        await asyncio.sleep(0.3)
+        assert codes(agent).count("site_refused") == 3
+
+
+async def test_a_profile_of_ones_own_is_followed_too(tmp_path):
+    own = tmp_path / "profiles"
+    own.mkdir()
+    async with two_lines(tmp_path) as (agent, path, text):
+        shipped = (
+            resources.files(profiles)
+            .joinpath("luminaire-generic.toml")
+            .read_text("utf-8")
+        )
+        mine = shipped.replace('"luminaire-generic"', '"my-lamp"')
+        (own / "my-lamp.toml").write_text(mine, "utf-8")
+        lamp = text.replace('data = "', 'profiles = "profiles"\ndata = "')
+        head, tail = lamp.rsplit("luminaire-generic", 1)
+        path.write_text(f"{head}my-lamp{tail}", "utf-8")
+        await looked(agent)
+        assert agent.status().site_error == ""
+        one, two = agent.lines["line1"], agent.lines["line2"]
+        assert two.plan.devices[0].profile.name == "my-lamp"
+        (own / "my-lamp.toml").write_text(
+            mine.replace("scale = 0.1", "scale = 0.2", 1), "utf-8"
+        )
+        await looked(agent)
+        assert agent.lines["line1"] is one
+        assert agent.lines["line2"] is not two
+
+
+def codes(agent):
+    batches = Cabinet(agent, None, None).batches()
+    return [event.code for batch in batches for event in batch.events]
+
+
+# -- time and disk -----------------------------------------------------------------
+
+
+async def test_a_controller_that_boots_in_1970_lights_and_dates_its_readings_later(
+    tmp_path,
+):
+    wall = [time.time()]
+    wrong = wall[0] - 5.0  # the clock stands at five seconds after 1970
+    async with cabinet(tmp_path, source=lambda: time.time() - wrong) as made:
+        await asyncio.sleep(0.7)
+        assert made.agent.status().clock == "unset"
+        assert made.agent.executor.commanded("RVO-001-L001") == 100
+        assert made.batches() == []  # nothing is sent with such a date
+        assert len(made.agent.outbox) > 1
+        wrong = 0.0
+        await asyncio.sleep(0.8)
+        assert made.agent.status().clock == "trusted"
+        rows = made.rows("luminaire", "RVO-001-L001")
+        times = [row["ts"] / 1000 for row in rows]
+        assert times == sorted(times)
+        assert all(wall[0] - 1 <= t <= time.time() for t in times)
+        assert {b.clock for b in made.batches()} == {"rebased", "trusted"}
+        assert "clock_set" in codes(made.agent)
+
+
+async def test_a_full_disk_is_an_alarm_and_ends_by_itself(tmp_path):
+    async with cabinet(tmp_path) as made:
+        await asyncio.sleep(0.4)
+        database = made.agent.outbox._db
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own full disk
+        wanted = made.agent.executor
+        await asyncio.sleep(2.5)
+        assert any("full" in alarm for alarm in made.agent.status().alarms)
+        assert wanted.commanded("RVO-001-L001") is not None
+        database.execute("PRAGMA max_page_count = 1073741823")
+        await asyncio.sleep(0.7)
+        assert made.agent.status().alarms == ()
+        assert "outbox_recovered" in codes(made.agent)
