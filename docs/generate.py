@@ -68,6 +68,11 @@ def device(profile: profiles.Profile) -> list[str]:
         lines.append(
             f"`at.{index}`: 0 to {where.count - 1}, {where.step} registers apart."
         )
+    for group in profile.group:
+        where = "".join(f", {i.step} × `{name}`" for name, i in group.index.items())
+        lines.append(
+            f"Group write `{group.name}`: `{group.quantity}` at {group.address}{where}."
+        )
     if profile.counter:
         found = profile.counter
         lines.append(
@@ -79,6 +84,7 @@ def device(profile: profiles.Profile) -> list[str]:
     lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for point in profile.point:
         bit = f" bit {point.bit}" if point.bit is not None else ""
+        bit += f", a bit for each `{point.packed}`" if point.packed else ""
         write = f"{point.write.low:g} … {point.write.high:g}" if point.write else ""
         order = point.order if point.words > 1 else ""
         lines.append(

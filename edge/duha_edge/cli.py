@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     scan = add("scan", "ask every unit of a line who is there and what profile fits")
     scan.add_argument("bus", nargs="?", help="name of the line; the first if left out")
     scan.add_argument("--units", default="1-247", metavar="FROM-TO")
+    scan.add_argument(
+        "--add", action="store_true", help="add what answers to the site file"
+    )
     for name, text in (
         ("read", "read a device once"),
         ("watch", "read a device again and again, until Ctrl-C"),
@@ -101,7 +104,9 @@ def _init(options: argparse.Namespace) -> int:
         return 2
     options.site.write_text(example(options.controller), "utf-8")
     load(options.site)
-    print(f"{options.site} written. Adapt it, then: duha edge scan {options.site}")
+    print(
+        f"{options.site} written. Set its line, then: duha edge scan {options.site} --add"
+    )
     return 0
 
 
@@ -115,11 +120,14 @@ def _scan(options: argparse.Namespace) -> int:
     first, _, last = options.units.partition("-")
     units = range(int(first), int(last or first) + 1)
 
+    found: list[tuple[int, str]] = []
+
     async def look() -> int:
         count = 0
         async with serving(config) as bus:
             async for unit, fitting in scan(bus, units, file.library):
                 count += 1
+                found.extend((unit, name) for name in fitting[:1])
                 print(
                     f"unit {unit:3d}: {', '.join(fitting) or 'no profile fits'}",
                     flush=True,
@@ -127,9 +135,27 @@ def _scan(options: argparse.Namespace) -> int:
         return count
 
     print(f"Asking units {units[0]} to {units[-1]} of {config.name} ...", flush=True)
-    found = asyncio.run(look())
-    print(f"{found} units answered.")
-    return 0 if found else 1
+    count = asyncio.run(look())
+    print(f"{count} units answered.")
+    if options.add:
+        _add(options.site, file, config.name, found)
+    return 0 if count else 1
+
+
+def _add(path: Path, file: SiteFile, bus: str, found: list[tuple[int, str]]) -> None:
+    """Append devices that a scan has found; those of the site file stay as they are."""
+    from duha_edge.technician import device_text
+
+    known = {device.unit for device in file.device if device.bus == bus}
+    fresh = [(u, file.library.load(name)) for u, name in found if u not in known]
+    new = [(unit, profile) for unit, profile in fresh if not profile.index]
+    with path.open("a", encoding="utf-8") as out:
+        out.writelines(device_text(file.site.controller, bus, *item) for item in new)
+    load(path)
+    print(f"{len(new)} devices added to {path}.")
+    for unit, profile in fresh:
+        if profile.index:
+            print(f"unit {unit}: {profile.title}; add what hangs on it by hand")
 
 
 def _bus(file: SiteFile, name: str | None) -> BusConfig:

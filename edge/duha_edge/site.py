@@ -136,7 +136,7 @@ class SiteFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     site: Site
     bus: tuple[BusConfig, ...]
-    device: tuple[DeviceConfig, ...]
+    device: tuple[DeviceConfig, ...] = ()
     broker: Broker = Broker()
     outbox: OutboxLimits = OutboxLimits()
     group: tuple[GroupConfig, ...] = ()

@@ -279,34 +279,41 @@ port = 1883
 name = "line1"
 type = "rtu"                  # or "tcp", with host and port = 502
 port = "/dev/ttyUSB0"         # an FTDI adapter waits 16 ms unless its latency timer is set to 1
+# rs485 = {{ before_s = 0.001 }}  # where the port's driver has to switch the direction by RTS
+# pause_s = 0.02              # for devices that need a rest before each request
 baud = 19200
 format = "8E1"
 timeout_s = 0.5
+
+# Devices follow; `duha edge scan FILE --add` writes those that answer.
 """
 
 DEVICE = """
 [[device]]
 id = "{name}"
-bus = "line1"
+bus = "{bus}"
 unit = {unit}
 profile = "{profile}"
 {writes}"""
 
 
-def example(controller: str, found: Iterable[tuple[int, str]] = ()) -> str:
-    """A commented site file, with the devices that a scan has found."""
-    text = EXAMPLE.format(controller=controller)
-    for unit, profile in found or ((1, "luminaire-generic"),):
-        known = profiles.load(profile).point_of(LEVEL)
-        writable = known is not None and known.write is not None
-        writes = (
-            f'writes = ["{LEVEL}"]    # nothing else is ever written\n'
-            if writable
-            else ""
-        )
-        name = f"{controller}-U{unit:03d}"
-        text += DEVICE.format(name=name, unit=unit, profile=profile, writes=writes)
-    return text
+def example(controller: str) -> str:
+    """A commented site file with one line and no device yet."""
+    return EXAMPLE.format(controller=controller)
+
+
+def device_text(controller: str, bus: str, unit: int, profile: Profile) -> str:
+    """The lines of a site file for a device."""
+    known = profile.point_of(LEVEL)
+    writable = known is not None and known.write is not None
+    rule = f'writes = ["{LEVEL}"]    # nothing else is ever written\n'
+    return DEVICE.format(
+        name=f"{controller}-{bus}-U{unit:03d}",
+        bus=bus,
+        unit=unit,
+        profile=profile.name,
+        writes=rule if writable else "",
+    )
 
 
 def report(

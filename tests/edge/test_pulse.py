@@ -1,8 +1,10 @@
 """systemd hears from the agent for as long as its parts get on."""
 
 import socket
+import subprocess
 
 import pytest
+from tests.conftest import ROOT
 
 from duha_edge.pulse import Pulse, notify, watchdog_s
 
@@ -37,3 +39,16 @@ def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch):
 def test_the_watchdog_is_fed_twice_in_its_time(monkeypatch, said, seconds):
     monkeypatch.setenv("WATCHDOG_USEC", said)
     assert watchdog_s() == seconds
+
+
+def test_the_unit_file_is_one_that_systemd_takes(outside, tmp_path):
+    unit = (ROOT / "deploy/systemd/duha-edge.service").read_text("utf-8")
+    assert "Type=notify" in unit
+    assert "WatchdogSec=" in unit
+    here = tmp_path / "duha-edge.service"
+    here.write_text(unit.replace("/opt/duha/bin/duha", "/bin/true"), "utf-8")
+    done = subprocess.run(
+        [outside("systemd-analyze"), "verify", here], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "duha-edge.service" not in done.stderr  # no complaint about a line of it

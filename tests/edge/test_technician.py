@@ -17,6 +17,8 @@ from duha_sim.storm import Replay
 from duha_sim.streets import generate
 from duha_sim.trouble import Troubles, change
 
+GENERIC = profiles.load("luminaire-generic")
+
 
 def lamp(name, unit, writes=(LEVEL,)):
     config = DeviceConfig(name, "line1", unit, "luminaire-generic", writes)
@@ -114,7 +116,10 @@ async def test_a_lamp_blinks_and_is_left_as_it_was(tmp_path):
 def test_the_plan_of_a_line_by_the_arithmetic_of_its_frames():
     """Eleven registers at 19200 8E1: 35 characters and two silences, and the turnaround."""
     file = parse(
-        technician.example("RVO-007", [(n, "luminaire-generic") for n in range(1, 61)])
+        technician.example("RVO-007")
+        + "".join(
+            technician.device_text("RVO-007", "line1", n, GENERIC) for n in range(1, 61)
+        )
     )
     (plan,) = technician.plans(file, turnaround_s=0.02)
     character = 11 / 19_200
@@ -124,8 +129,11 @@ def test_the_plan_of_a_line_by_the_arithmetic_of_its_frames():
 
 
 def test_the_example_is_a_good_site_file_and_an_unknown_device_is_named():
-    file = parse(technician.example("RVO-007"))
+    file = parse(
+        technician.example("RVO-007")
+        + technician.device_text("RVO-007", "line1", 1, GENERIC)
+    )
     assert file.site.controller == "RVO-007"
-    assert technician.device_of(file, "RVO-007-U001")[1].name == "line1"
+    assert technician.device_of(file, "RVO-007-line1-U001")[1].name == "line1"
     with pytest.raises(ConfigError, match="L9"):
         technician.device_of(file, "L9")

@@ -46,11 +46,13 @@ def test_a_site_from_an_empty_directory(tmp_path, line):
         .replace("19200", "38400")
     )
     site.write_text(text, "utf-8")
-    said = duha(tmp_path, "edge", "scan", "site.toml", "--units", "1-5")
+    said = duha(tmp_path, "edge", "scan", "site.toml", "--units", "1-5", "--add")
     assert "unit   1: luminaire-generic" in said
     assert "3 units answered" in said
-    for unit in (2, 3):
-        text += f'[[device]]\nid = "L{unit}"\nbus = "line1"\nunit = {unit}\nprofile = "luminaire-generic"\nwrites = ["level_in_effect_pct"]\n'
+    assert "3 devices added" in said
+    again = duha(tmp_path, "edge", "scan", "site.toml", "--units", "1-5", "--add")
+    assert "0 devices added" in again
+    text = site.read_text("utf-8").replace("RVO-009-line1-U00", "L")
     site.write_text(text, "utf-8")
     assert "3 devices, 3 requests a cycle" in duha(
         tmp_path, "edge", "check", "site.toml"
