@@ -69,9 +69,9 @@ def device(profile: profiles.Profile) -> list[str]:
             f"`at.{index}`: 0 to {where.count - 1}, {where.step} registers apart."
         )
     for group in profile.group:
-        where = "".join(f", {i.step} × `{name}`" for name, i in group.index.items())
+        steps = "".join(f", {of.step} × `{at}`" for at, of in group.index.items())
         lines.append(
-            f"Group write `{group.name}`: `{group.quantity}` at {group.address}{where}."
+            f"Group write `{group.name}`: `{group.quantity}` at {group.address}{steps}."
         )
     if profile.counter:
         found = profile.counter

@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import logging
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ from duha_edge.recorder import Recorder
 from duha_edge.site import SiteFile, Source
 from duha_edge.timekeeper import Timekeeper
 from duha_edge.units import LinePlan, line_plans
+from duha_edge.waiting import heard
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +180,7 @@ class Agent:
         """Follow the site file; one that is still being written is left to settle."""
         applied = before = source.signature()
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), LOOK_S)
+            await heard(self._look, LOOK_S)
             asked = self._look.is_set()
             self._look.clear()
             now = source.signature()

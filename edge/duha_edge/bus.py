@@ -26,18 +26,11 @@ from typing import Any
 
 from pymodbus import FramerType, ModbusException
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
-from pymodbus.pdu import DecodePDU, ModbusPDU
-from pymodbus.pdu.bit_message import (
-    ReadCoilsRequest,
-    ReadCoilsResponse,
-    ReadDiscreteInputsRequest,
-    ReadDiscreteInputsResponse,
-)
+from pymodbus.pdu import ModbusPDU
+from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
-    ReadHoldingRegistersResponse,
     ReadInputRegistersRequest,
-    ReadInputRegistersResponse,
     WriteMultipleRegistersRequest,
     WriteSingleRegisterRequest,
 )
@@ -57,12 +50,6 @@ PROBE_EVERY_S = 20.0
 RECONNECT_EVERY_S = 1.0
 USUAL_TURNAROUND_S = 0.01
 _FUNCTION = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
-_ANSWER: dict[int, type[ModbusPDU]] = {
-    1: ReadCoilsResponse,
-    2: ReadDiscreteInputsResponse,
-    3: ReadHoldingRegistersResponse,
-    4: ReadInputRegistersResponse,
-}
 _QUESTION: dict[str, type[ModbusPDU]] = {
     "coil": ReadCoilsRequest,
     "discrete": ReadDiscreteInputsRequest,
@@ -135,6 +122,7 @@ class Bus:
         self._turns = _Turns()
         self._health: dict[int, _Health] = {}
         self._listening_out = False
+        self._head: bytes | None = None
         self._heard = 0.0
         self._tried = -RECONNECT_EVERY_S
         self._pace = _pace(config)
@@ -224,7 +212,18 @@ class Bus:
             self._turns.give()
 
     async def _ask(self, question: ModbusPDU, *, silent: bool = False) -> Any:
-        """Send a question and wait for what comes; the turn is ours.
+        """Send a question and wait for what comes; the turn is ours."""
+        line = self._client.ctx
+        question.transaction_id = line.getNextTID()
+        frame = line.framer.buildFrame(question)
+        return await self._exchange(
+            frame, question.dev_id, question.transaction_id, silent=silent
+        )
+
+    async def _exchange(
+        self, frame: bytes, unit: int, number: int, *, silent: bool = False
+    ) -> Any:
+        """Send a frame and wait for what comes.
 
         The library's own `execute` does the same behind a second lock and a second
         waiter, and writes down each frame for its log: on a fast network that costs a
@@ -232,21 +231,38 @@ class Bus:
         """
         line = self._client.ctx
         loop = asyncio.get_running_loop()
-        question.transaction_id = line.getNextTID()
         line.recv_buffer = b""
-        line.response_future = loop.create_future()
-        line.request_dev_id = question.dev_id
-        line.request_transaction_id = question.transaction_id
+        line.request_dev_id, line.request_transaction_id = unit, number
+        answer = line.response_future = loop.create_future()
         if line.transport is None:
-            raise NoAnswer(f"{self._named(question.dev_id)}: the connection was lost")
-        line.transport.write(line.framer.buildFrame(question))  # type: ignore[attr-defined]
+            raise NoAnswer(f"{self._named(unit)}: the connection was lost")
+        line.transport.write(frame)  # type: ignore[attr-defined]
         if silent:
             return None
-        limit = loop.call_later(self.config.timeout_s, _expire, line.response_future)
+        limit = loop.call_later(self.config.timeout_s, _expire, answer)
         try:
-            return await line.response_future
+            return await answer
         finally:
             limit.cancel()
+
+    async def _ask_numbered(self, unit: int, block: Block) -> Any:
+        """Ask for registers where frames are numbered: the bytes of the values, if well.
+
+        The answer that is wanted is known to the byte but for its values; whatever else
+        comes goes the library's way.
+        """
+        number, size = self._client.ctx.getNextTID(), 2 * block.length
+        function = _FUNCTION[block.table]
+        self._head = struct.pack(
+            ">HHHBBB", number, 0, 3 + size, unit, function, size & 0xFF
+        )
+        frame = struct.pack(
+            ">HHHBBHH", number, 0, 6, unit, function, block.address, block.length
+        )
+        try:
+            return await self._exchange(frame, unit, number)
+        finally:
+            self._head = None
 
     async def run(self) -> None:
         """Hold the line until cancelled, then close it."""
@@ -265,10 +281,17 @@ class Bus:
 
     async def _read(self, unit: int, block: Block) -> dict[int, int]:
         """Ask for a block and check the answer; the turn is ours."""
-        question = _QUESTION[block.table](
-            address=block.address, count=block.length, dev_id=unit
-        )
-        answer = await self._ask(question)
+        addresses = range(block.address, block.address + block.length)
+        if not self.config.serial and block.table not in BITS:
+            answer = await self._ask_numbered(unit, block)
+            if isinstance(answer, bytes):
+                words = struct.unpack(f">{block.length}H", answer)
+                return dict(zip(addresses, words, strict=True))
+        else:
+            question = _QUESTION[block.table](
+                address=block.address, count=block.length, dev_id=unit
+            )
+            answer = await self._ask(question)
         self._check(answer, unit, _FUNCTION[block.table])
         words = answer.bits if block.table in BITS else answer.registers
         # Bits come in whole bytes; registers are exactly those that were asked for.
@@ -277,8 +300,7 @@ class Bus:
             raise WrongAnswer(
                 f"{self._named(unit)}: asked for {block.length} values, got {len(words)}"
             )
-        end = block.address + block.length
-        return dict(zip(range(block.address, end), words, strict=False))
+        return dict(zip(addresses, words, strict=False))
 
     async def _sound(self, unit: int, block: Block, health: _Health) -> None:
         """Ask for a length that no lost answer has, nor the next one, and want just that.
@@ -320,11 +342,23 @@ class Bus:
         self._listening_out = False
 
     def _on_bytes(self, sending: bool, data: bytes) -> bytes:
-        """Swallow what arrives while the line is being listened out."""
-        if sending or not self._listening_out:
+        """Take what arrives before the library sees it.
+
+        While the line is listened out it is swallowed; the wanted answer of a numbered
+        line, if it is just that, goes straight to who waits for it.
+        """
+        if sending:
             return data
-        self._heard = self._monotonic()
-        return b""
+        if self._listening_out:
+            self._heard = self._monotonic()
+            return b""
+        head = self._head
+        if head is not None and data[:9] == head and len(data) == 9 + head[8]:
+            answer = self._client.ctx.response_future
+            if not answer.done():
+                answer.set_result(data[9:])
+            return b""
+        return data
 
     def _check(self, answer: Any, unit: int, function: int) -> None:
         """Raise unless the answer is one to this question."""
@@ -397,31 +431,7 @@ def _pace(config: BusConfig) -> Pace:
     return Pace(2 * config.character_s, gap)
 
 
-class _Decoder(DecodePDU):
-    """Decodes answers to reads without writing each out for the library's log."""
-
-    def decode(self, frame: bytes) -> ModbusPDU | None:
-        answer = _ANSWER.get(frame[0]) if frame else None
-        if answer is None:
-            return super().decode(frame)
-        pdu = answer()
-        try:
-            pdu.decode(frame[1:])
-        except (IndexError, struct.error):  # shorter than it says
-            return super().decode(frame)
-        return pdu
-
-
 def _client(
-    config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
-) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
-    """The library's client for a line, with a decoder of our own."""
-    client = _library_client(config, on_bytes)
-    client.ctx.framer.decoder = _Decoder(is_server=False)
-    return client
-
-
-def _library_client(
     config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
 ) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
     if config.type == "rtu":

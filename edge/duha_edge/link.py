@@ -5,7 +5,6 @@ import logging
 import random
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import aiomqtt
@@ -15,6 +14,7 @@ from duha_contract.messages import Ack, Desired, Status, decode, encode
 from duha_contract.topics import build
 from duha_edge.outbox import Outbox, Stored
 from duha_edge.site import Broker, Site
+from duha_edge.waiting import heard
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,7 @@ class Link:
             message = encode(self._status())
             await client.publish(self._topic("status"), message, qos=1, retain=True)
             self._news.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), STATUS_S)
+            await heard(self._news, STATUS_S)
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
@@ -198,8 +197,7 @@ class Link:
                 self._drain.took(old, now)
                 await self._publish(client, due, now + RESEND_S)
                 continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), self._pause(now))
+            await heard(self._work, self._pause(now))
 
     def _pause(self, now: float) -> float | None:
         """Seconds until something may be due without news; None when nothing waits."""

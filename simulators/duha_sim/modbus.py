@@ -268,9 +268,8 @@ class RtuPort:
         buffer, began, late = b"", 0.0, 0.0
         while True:
             try:
-                chunk = await asyncio.wait_for(
-                    self._arrived.get(), timeout=0.05 if buffer else None
-                )
+                async with asyncio.timeout(0.05 if buffer else None):
+                    chunk = await self._arrived.get()
             except TimeoutError:
                 buffer = b""  # a silence ends a frame, whole or not
                 continue

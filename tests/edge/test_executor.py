@@ -8,7 +8,7 @@ import pytest
 from duha_contract.errors import ProgrammeError
 from duha_contract.lighting import Calendar, Override, Place, Programme, Step, Sun
 from duha_contract.messages import Desired
-from duha_edge.executor import RETRY_S, Executor
+from duha_edge.executor import FRESH_S, RETRY_S, Executor
 
 PLZEN = Place(49.7475, 13.3776, "Europe/Prague")
 STREET = Programme(
@@ -134,3 +134,19 @@ def test_a_luminaire_that_does_not_answer_is_diverged_and_asked_again(executor):
     executor.saw("L2", None)
     assert executor.to_write(now, 1.0) == {}
     assert executor.to_write(now, RETRY_S) == {"L2": 100}
+
+
+def test_without_a_clock_a_light_sensor_decides(executor):
+    executor.bright(500.0, 0.0)
+    assert executor.to_write(100.0, 1.0) == {"L1": 0, "L2": 0}
+    executor.bright(30.0, 2.0)  # dusk: still enough, it was bright before
+    assert set(executor.to_write(100.0, 2.0).values()) == {0}
+    executor.bright(10.0, 3.0)
+    assert set(executor.to_write(100.0, 3.0).values()) == {100}
+    executor.bright(500.0, 4.0)
+    assert set(executor.to_write(100.0, 4.0 + FRESH_S + 1).values()) == {100}  # stale
+    night = at("2026-11-23 23:00")
+    assert set(executor.to_write(night, 5.0, trusted=False).values()) == {0}
+    assert set(executor.to_write(night, 5.0).values()) == {
+        100
+    }  # it has no say otherwise

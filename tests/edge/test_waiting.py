@@ -1,0 +1,32 @@
+import asyncio
+
+import pytest
+
+from duha_edge.waiting import heard
+
+
+async def test_an_event_is_heard_or_not():
+    event = asyncio.Event()
+    assert not await heard(event, 0.01)
+    event.set()
+    assert await heard(event, None)
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_task_that_is_told_to_end_as_the_event_comes_ends(steps):
+    """Python 3.11's own wait_for goes on here, and the agent did not stop."""
+    event = asyncio.Event()
+
+    async def work():
+        while True:
+            await heard(event, 5)
+            event.clear()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    event.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=0.5)
+    assert task.cancelled()
