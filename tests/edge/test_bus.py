@@ -87,7 +87,12 @@ async def connected(kind, tmp_path, timeout_s=0.25, **more):
         port = TcpPort(line.respond, line.spoil, tls=context)
         await port.start()
         config = BusConfig(
-            "b", "tls", "localhost", port.port, timeout_s=2, ca=str(tmp_path / "ca.pem")
+            "b",
+            "tls",
+            "localhost",
+            port.port,
+            timeout_s=0.5,
+            ca=str(tmp_path / "ca.pem"),
         )
     else:
         port = RtuPort(line.respond, line.spoil, tmp_path / "line.tty", baud=115_200)
