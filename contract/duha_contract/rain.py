@@ -42,12 +42,14 @@ def increment(
     return Increment(current if current <= most else 0, "reset")
 
 
-def possible_tips(
-    seconds: float, mm_per_tip: float, highest_mm_h: float = 600.0
-) -> int:
-    """Largest number of tips in a time span at the highest intensity [mm/h].
+def possible_tips(seconds: float, mm_per_tip: float) -> int:
+    """Largest number of tips that can fall in a time span.
 
-    600 mm/h over minutes is above every observed European cloudburst; one tip more
-    is allowed for the water that was already in the bucket.
+    The bound is the envelope of the world's record falls, 422 mm times the hours to
+    the power 0.475 (WMO-No. 1045, Manual on Estimation of Probable Maximum
+    Precipitation): it grows slower than time, so that it neither takes a cloudburst
+    of seconds for a new gauge nor, after a long silence, a new gauge for rain. One tip
+    more is allowed for the water that was already in the bucket.
     """
-    return int(max(0.0, seconds) / 3600 * highest_mm_h / mm_per_tip) + 1
+    hours = max(0.0, seconds) / 3600
+    return int(422.0 * hours**0.475 / mm_per_tip) + 1

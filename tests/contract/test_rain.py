@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,19 @@ def test_an_increment_is_never_negative_nor_impossible(before, now, most):
     assert 0 <= increment(before, now, modulus=MODULUS, most=most).tips <= max(most, 0)
 
 
-def test_possible_tips_of_a_minute():
-    assert possible_tips(60, 0.2) == 51
+@pytest.mark.parametrize(
+    ("seconds", "mm"),
+    [
+        pytest.param(60, 38, id="Barot 1970"),
+        pytest.param(480, 126, id="Fuessen 1920"),
+        pytest.param(900, 198, id="Plumb Point 1916"),
+        pytest.param(3600, 401, id="Shangdi 1975"),
+        pytest.param(86_400, 1825, id="Foc-Foc 1966"),
+    ],
+)
+def test_every_fall_on_record_is_possible_and_its_double_is_not(seconds, mm):
+    assert mm / 0.2 <= possible_tips(seconds, 0.2) < 2 * mm / 0.2
+
+
+def test_a_clock_put_back_leaves_one_tip_possible():
     assert possible_tips(-5, 0.2) == 1
