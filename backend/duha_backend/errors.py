@@ -5,6 +5,7 @@
   - Invalid      the request cannot be carried out as it stands
   - Conflict     it contradicts what is there
   - Forbidden    no token, or a wrong one
+  - StoreDown    the readings store cannot do it now
 """
 
 
@@ -36,3 +37,19 @@ class Forbidden(BackendError):  # noqa: N818
     """No token, or a wrong one."""
 
     status = 401
+
+
+class StoreDown(BackendError):  # noqa: N818
+    """The readings store cannot be reached, or cannot do it now.
+
+    Parameters
+    ----------
+    after_s : float
+        How long to wait before the next attempt [s].
+    """
+
+    status = 503
+
+    def __init__(self, message: str, after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s

@@ -5,11 +5,13 @@ or owner is refused alone. What is refused keeps its reason and its bytes: it is
 quarantined and acknowledged, because a poison message must not block the queue.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from duha_contract.errors import ContractError
 from duha_contract.messages import EARLIEST_MS, LEAD_COLUMNS, Batch, Table, decode
@@ -22,19 +24,36 @@ QUALITIES = frozenset(("good", "no_answer", "invalid"))
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something that was refused: why, and the bytes of it."""
+    """Something that was refused: why, and the bytes of it.
+
+    `kind` is the kind of device of a single row; empty when a whole message, or a whole
+    table, was refused.
+    """
 
     controller: str
     reason: str
     raw: bytes
+    kind: str = ""
+
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Accepted readings of one kind, column by column, all of one length."""
+    """Accepted readings of one kind, column by column, all of one length.
+
+    `device` and `quality` are arrays of strings (objects), `ts` of int64 [ms], every
+    quantity of float64 with NaN where there was no value.
+    """
 
     kind: str
-    values: dict[str, list[Any]]
+    values: dict[str, Array]
+
+    @classmethod
+    def of(cls, kind: str, columns: Mapping[str, Iterable[Any]]) -> "Columns":
+        """Columns from plain sequences, None where there is no value."""
+        return cls(kind, {n: array(n, tuple(c)) for n, c in columns.items()})
 
     def __len__(self) -> int:
         return len(self.values["device"])
@@ -90,26 +109,54 @@ def _examine_table(
         return
     known = BY_NAME[table.kind]
     quantities = [known.get(name) for name in table.columns]
-    if _all_fine(table, quantities, now_ms, owners, result.controller):
-        good: tuple[tuple[Any, ...], ...] = table.rows
-    else:
-        kept = []
-        for row in table.rows:
-            reason = _impossible(row, quantities, now_ms, owners, result.controller)
-            if reason is None:
-                kept.append(row)
-                continue
-            raw = msgspec.json.encode(dict(zip(table.columns, row, strict=True)))
-            result.rejects.append(Reject(result.controller, reason, raw))
-        good = tuple(kept)
-    if good:
-        columns = (list(column) for column in zip(*good, strict=True))
-        values = {
-            name: column
-            for name, column in zip(table.columns, columns, strict=True)
-            if name in LEAD_COLUMNS or name in known
-        }
-        result.tables.append(Columns(table.kind, values))
+    columns = list(zip(*table.rows, strict=True))
+    arrays = _all_fine(table, columns, quantities, now_ms, owners, result.controller)
+    if arrays is None:
+        good = _sifted(table, quantities, result, now_ms, owners)
+        arrays = _arrays(table, list(zip(*good, strict=True)), quantities)
+    if arrays:
+        result.tables.append(Columns(table.kind, arrays))
+
+
+def _sifted(
+    table: Table,
+    quantities: list[Quantity | None],
+    result: Examined,
+    now_ms: int,
+    owners: Mapping[str, str],
+) -> list[tuple[Any, ...]]:
+    """The good rows of a table; the others are refused, each with its reason."""
+    kept = []
+    for row in table.rows:
+        reason = _impossible(row, quantities, now_ms, owners, result.controller)
+        if reason is None:
+            kept.append(row)
+            continue
+        raw = msgspec.json.encode(dict(zip(table.columns, row, strict=True)))
+        result.rejects.append(Reject(result.controller, reason, raw, table.kind))
+    return kept
+
+
+def array(name: str, column: tuple[Any, ...]) -> Array:
+    """A column as an array of the type that its name has in `Columns`."""
+    if name == "ts":
+        return np.array(column, dtype=np.int64)
+    if name in LEAD_COLUMNS:
+        return np.array(column, dtype=object)
+    return np.array(column, dtype=np.float64)  # None becomes NaN
+
+
+def _arrays(
+    table: Table, columns: list[tuple[Any, ...]], quantities: list[Quantity | None]
+) -> dict[str, Array]:
+    """What is to be stored; columns that the data dictionary does not know are not."""
+    return {
+        name: array(name, column)
+        for name, column, quantity in zip(
+            table.columns, columns, quantities, strict=bool(columns)
+        )
+        if quantity is not None or name in LEAD_COLUMNS
+    }
 
 
 def _malformed(table: Table) -> str | None:
@@ -127,42 +174,50 @@ def _malformed(table: Table) -> str | None:
 
 def _all_fine(
     table: Table,
+    columns: list[tuple[Any, ...]],
     quantities: list[Quantity | None],
     now_ms: int,
     owners: Mapping[str, str],
     controller: str,
-) -> bool:
-    """Whether every row passes; column by column, because nearly always all do."""
-    if not table.rows:
-        return True
-    columns = list(zip(*table.rows, strict=True))
+) -> dict[str, Array] | None:
+    """Arrays of a table when every row passes; column by column, for nearly always all do."""
+    if not columns:
+        return {}
     devices, times, qualities = columns[:3]
     try:
-        return (
+        fine = (
             all(owners.get(d, controller) == controller and is_id(d) for d in devices)
             and set(map(type, times)) == {int}
             and min(times) >= EARLIEST_MS
             and max(times) <= now_ms + FUTURE_MS
             and QUALITIES.issuperset(qualities)
             and all(
-                _in_range(column, quantity)
+                _NUMBERS.issuperset(map(type, column))
                 for column, quantity in zip(columns[3:], quantities[3:], strict=True)
                 if quantity is not None
             )
         )
-    except TypeError:
-        return False
+        arrays = _arrays(table, columns, quantities) if fine else None
+    except (TypeError, OverflowError):
+        return None
+    if arrays is None:
+        return None
+    for quantity in quantities:
+        if quantity is not None:
+            values = arrays[quantity.name]
+            # Comparisons with NaN are false: no value is never out of range.
+            if ((values < quantity.low) | (values > quantity.high)).any():
+                return None
+    return arrays
 
 
-def _in_range(column: tuple[Any, ...], quantity: Quantity) -> bool:
-    present = [value for value in column if value is not None]
-    if not present:
+_NUMBERS = frozenset((int, float, type(None)))
+
+
+def _in_range(value: object, quantity: Quantity) -> bool:
+    if value is None:
         return True
-    return (
-        {int, float}.issuperset(map(type, present))
-        and quantity.low <= min(present)
-        and max(present) <= quantity.high
-    )
+    return type(value) in _NUMBERS and quantity.low <= value <= quantity.high  # type: ignore[operator]
 
 
 def _impossible(
@@ -187,7 +242,7 @@ def _impossible(
             f"{device}: quality {quality!r} is none of {', '.join(sorted(QUALITIES))}"
         )
     for value, quantity in zip(row[3:], quantities[3:], strict=True):
-        if quantity is not None and not _in_range((value,), quantity):
+        if quantity is not None and not _in_range(value, quantity):
             return (
                 f"{device}: {quantity.name} = {value!r} is outside "
                 f"{quantity.low:g} to {quantity.high:g}"

@@ -5,6 +5,10 @@ Names carry their unit, so that a table of readings explains itself.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+OverTime = Literal["mean", "last", "sum", "max"]
+OverDevices = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,11 @@ class Quantity:
         Smallest and largest possible value [unit].
     resolution : float
         Step that is worth keeping [unit].
+    over_time : {"mean", "last", "sum", "max"}
+        What many readings of a device become in a longer step: counters their last
+        value, falls their sum, faults the worst.
+    over_devices : {"mean", "sum"}
+        What the devices of a cabinet or a city become together.
     """
 
     name: str
@@ -29,12 +38,34 @@ class Quantity:
     high: float
     resolution: float
     title: str
+    over_time: OverTime = "mean"
+    over_devices: OverDevices = "mean"
+
+
+_LAST = frozenset(
+    (
+        "energy_wh", "burning_h", "switch_ons", "energy_kwh", "energy_export_kwh",
+        "reactive_energy_kvarh", "counter_raw", "level_commanded_pct", "status_code",
+    )
+)  # fmt: skip
+_SUM = frozenset(("counts", "rain_mm", "interval_s"))
+_WORST = frozenset(("lamp_failure", "gear_failure", "precipitation", "snow"))
+_ADD_UP = frozenset(("power_w", "energy_wh", "switch_ons", "reactive_power_var"))
 
 
 def _q(
     name: str, unit: str, low: float, high: float, resolution: float, title: str
 ) -> Quantity:
-    return Quantity(name, unit, low, high, resolution, title)
+    over_time: OverTime = "mean"
+    if name in _LAST:
+        over_time = "last"
+    elif name in _SUM:
+        over_time = "sum"
+    elif name in _WORST:
+        over_time = "max"
+    adds = name in _ADD_UP or name.startswith(("energy", "power_l", "current"))
+    together: OverDevices = "sum" if adds or name.endswith("_failure") else "mean"
+    return Quantity(name, unit, low, high, resolution, title, over_time, together)
 
 
 _LUMINAIRE = (

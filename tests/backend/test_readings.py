@@ -1,47 +1,305 @@
+"""What every readings store promises, held against each of them: one suite, real servers."""
+
+import contextlib
+import os
+import uuid
+
 import duckdb
+import numpy as np
 import pytest
 
-from duha_backend.readings import Readings
-from duha_backend.validate import Columns, Examined, Reject
-from duha_contract.messages import Batch, Event
+from duha_backend.duck import DuckReadings, _include, write_parquet
+from duha_backend.errors import StoreDown
+from duha_backend.influx import Influx, InfluxReadings
+from duha_backend.readings import (
+    DAY_MS,
+    QUARTER_MS,
+    Curve,
+    Retention,
+    best_step,
+    gaps,
+    length,
+    rows_of,
+)
+from duha_backend.validate import Columns, Examined
+from duha_contract.messages import Batch
+from duha_contract.quantities import KINDS
+from tests import servers
 
-T0 = 1_800_000_000_000
+DAY = 1_799_971_200_000  # midnight UTC
+T0 = DAY + 8 * 3_600_000
+FOREVER = Retention(raw=None, quarters=None, days=None)
 
 
-def message(seq=1, devices=("L1", "L2"), ts=T0, power=30.0, rejects=(), events=()):
-    values = {
-        "device": list(devices),
-        "ts": [ts] * len(devices),
-        "quality": ["good"] * len(devices),
-        "power_w": [power] * len(devices),
-        "level_actual_pct": [None] * len(devices),
-    }
-    batch = Batch(1, "boot", "box", seq, "trusted", events=events)
-    return Examined("RVO-001", batch, [Columns("luminaire", values)], list(rejects))
+def examined(kind, columns, seq, controller="RVO-001"):
+    batch = Batch(1, "boot", "box", seq, "trusted")
+    return Examined(controller, batch, [Columns.of(kind, columns)])
+
+
+def lamps(seq=1, devices=("L1", "L2"), ts=T0, power=30.0, quality="good", **more):
+    n = len(devices)
+    columns = {
+        "device": devices, "ts": [ts] * n, "quality": [quality] * n,
+        "power_w": [power] * n, "level_actual_pct": [None] * n,
+    }  # fmt: skip
+    return examined("luminaire", columns, seq, **more)
 
 
 def rain(device, ts, mm):
-    values = {"device": [device], "ts": [ts], "quality": ["good"], "rain_mm": [mm]}
-    return Examined(
-        "RVO-001", Batch(1, "b", "box", ts, "trusted"), [Columns("rain_gauge", values)]
+    columns = {"device": [device], "ts": [ts], "quality": ["good"], "rain_mm": [mm]}
+    return examined("rain_gauge", columns, ts)
+
+
+@pytest.fixture(scope="session")
+def influx_url(tmp_path_factory):
+    with servers.influxd(tmp_path_factory.mktemp("influxd")) as url:
+        yield url
+
+
+REMOTE = "DUHA_TEST_INFLUXDB_URL"
+STORES = ["duck", "influxd", *([REMOTE] if REMOTE in os.environ else [])]
+
+
+@pytest.mark.skipif(REMOTE in os.environ, reason="the whole suite runs against it")
+def test_an_influxdb_2_or_3():
+    pytest.skip(f"set {REMOTE} (_TOKEN, _ORG) to run the suite against one")
+
+
+@pytest.fixture(params=STORES)
+async def store(request, tmp_path):
+    """Each store in turn, empty."""
+    if request.param == "duck":
+        made = DuckReadings(tmp_path / "readings.duckdb")
+    else:
+        name = f"t{uuid.uuid4().hex[:8]}"
+        if request.param == "influxd":
+            place = Influx(request.getfixturevalue("influx_url"), database=name)
+        else:
+            token = os.environ.get("DUHA_TEST_INFLUXDB_TOKEN", "")
+            org = os.environ.get("DUHA_TEST_INFLUXDB_ORG", "duha")
+            place = Influx(os.environ[REMOTE], token, org, name)
+        made = InfluxReadings(place, FOREVER)
+        await made.prepare(FOREVER)
+    yield made
+    await made.close()
+
+
+async def test_writing_twice_changes_nothing(store):
+    for _ in range(3):
+        await store.write([lamps(1), lamps(2, ts=T0 + 1000)], T0)
+    found = await store.window("luminaire", "L1", T0, T0 + 5000)
+    assert found["ts"].tolist() == [T0, T0 + 1000]
+    assert (await store.counts())["luminaire"] == 4
+
+
+async def test_a_reading_in_another_batch_is_the_same_reading(store):
+    """A controller whose outbox was put back from a copy numbers its batches anew."""
+    await store.write([lamps(1)], T0)
+    await store.write([lamps(7), lamps(8, ts=T0 - 500)], T0)
+    await store.write([lamps(9, ("L1", "L1"), T0 + 9)], T0)
+    for device, times in (("L1", [T0 - 500, T0, T0 + 9]), ("L2", [T0 - 500, T0])):
+        found = await store.window("luminaire", device, 0, T0 + 5000)
+        assert found["ts"].tolist() == times
+
+
+async def test_disorder_is_harmless(store):
+    order = np.random.default_rng().permutation(40)
+    for n in order:
+        await store.write([lamps(int(n) + 1, ts=T0 + int(n) * 60_000, power=n)], T0)
+        await store.write([lamps(int(n) + 1, ts=T0 + int(n) * 60_000, power=n)], T0)
+    found = await store.window("luminaire", "L2", T0, T0 + DAY_MS)
+    assert found["power_w"].tolist() == list(range(40))
+
+
+async def test_what_had_no_value_has_none(store):
+    await store.write(
+        [lamps(1), lamps(2, ("L3",), power=None, quality="no_answer")], T0
     )
+    rows = rows_of(await store.window("luminaire", "L3", T0, T0 + 1))
+    assert len(rows) == 1
+    assert rows[0]["quality"] == "no_answer"
+    assert rows[0]["controller"] == "RVO-001"
+    assert rows[0]["power_w"] is None
+    assert set(rows[0]) == {"device", "ts", "controller", "quality"} | {
+        q.name for q in KINDS["luminaire"]
+    }
+
+
+async def test_the_latest_reading_of_each_device(store):
+    await store.write([lamps(1), lamps(2, ("L1",), T0 + 5000, 99.0)], T0)
+    found = rows_of(await store.latest("luminaire", T0 - 1))
+    assert {(r["device"], r["ts"], r["power_w"]) for r in found} == {
+        ("L1", T0 + 5000, 99.0),
+        ("L2", T0, 30.0),
+    }
+    assert length(await store.latest("luminaire", T0 + 6000)) == 0
+
+
+async def test_a_window_has_its_first_instant_and_not_its_last(store):
+    batches = [lamps(n + 1, ("L1",), T0 + n * 1000, n) for n in range(10)]
+    await store.write(batches, T0)
+    found = await store.window("luminaire", "L1", T0 + 1000, T0 + 9000)
+    assert found["power_w"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    found = await store.window("luminaire", "L1", T0 + 1000, T0 + 9000, limit=3)
+    assert found["power_w"].tolist() == [1, 2, 3]
+    assert length(await store.window("luminaire", "L7", T0, T0 + 9000)) == 0
+
+
+async def fill(store, minutes=90, first=1):
+    """A lamp and a half: L1 answers each minute, L2 every other; powers are the minute."""
+    for m in range(minutes):
+        ts = T0 + m * 60_000
+        devices = ("L1", "L2") if m % 2 == 0 else ("L1",)
+        n = len(devices)
+        columns = {
+            "device": devices, "ts": [ts] * n, "quality": ["good"] * n,
+            "power_w": [float(m)] * n, "energy_wh": [100.0 * m] * n,
+            "level_actual_pct": [50.0] * n, "lamp_failure": [float(m == 20)] * n,
+        }  # fmt: skip
+        await store.write([examined("luminaire", columns, first + m)], ts)
+
+
+async def test_quarters_are_the_same_before_and_after_they_are_worked_out(store):
+    await fill(store)
+    before = await store.window("luminaire", "L2", T0, T0 + DAY_MS, "15m")
+    for n in (0, 1, 2):
+        await store.roll("luminaire", "15m", T0 + n * QUARTER_MS)
+    after = await store.window("luminaire", "L2", T0, T0 + DAY_MS, "15m")
+    for found in (before, after):
+        assert found["ts"].tolist() == [T0 + n * QUARTER_MS for n in range(6)]
+        assert found["n"].tolist() == [8, 7, 8, 7, 8, 7]
+        assert found["power_w"].tolist() == [7, 22, 37, 52, 67, 82]  # mean
+        assert found["energy_wh"].tolist() == [
+            1400,
+            2800,
+            4400,
+            5800,
+            7400,
+            8800,
+        ]  # last
+        assert found["lamp_failure"].tolist() == [0, 1, 0, 0, 0, 0]  # worst
+        assert np.isnan(found["voltage_v"]).all()
+
+
+async def test_a_quarter_worked_out_anew_has_what_came_late(store):
+    await fill(store, 30)
+    await store.roll("luminaire", "15m", T0)
+    await store.write([lamps(99, ("L1",), T0 + 30_000, 157.0)], T0)
+    await store.roll("luminaire", "15m", T0)
+    found = await store.window("luminaire", "L1", T0, T0 + 1, "15m")
+    assert found["n"].tolist() == [16]
+    assert found["power_w"].tolist() == [(sum(range(15)) + 157) / 16]
+
+
+async def test_days_weigh_their_quarters(store):
+    await fill(store)
+    for n in range(6):
+        await store.roll("luminaire", "15m", T0 + n * QUARTER_MS)
+    before = await store.window("luminaire", "L2", DAY, DAY + DAY_MS, "1d")
+    await store.roll("luminaire", "1d", DAY)
+    after = await store.window("luminaire", "L2", DAY, DAY + DAY_MS, "1d")
+    for found in (before, after):
+        assert found["ts"].tolist() == [DAY]
+        assert found["n"].tolist() == [45]
+        assert found["power_w"].tolist() == pytest.approx([44.0])
+        assert found["energy_wh"].tolist() == [8800]
+
+
+async def test_a_curve_of_cabinet_and_city(store):
+    await fill(store)
+    other = [
+        lamps(m + 1, ("M1",), T0 + m * 60_000, 10.0, controller="RVO-002")
+        for m in range(30)
+    ]
+    await store.write(other, T0)
+    for n in range(6):
+        await store.roll("luminaire", "15m", T0 + n * QUARTER_MS)
+    names = ("power_w", "level_actual_pct")
+    city = await store.curve(Curve("luminaire", names), T0, T0 + DAY_MS, "15m")
+    assert city["ts"].tolist() == [T0 + n * QUARTER_MS for n in range(6)]
+    assert city["devices"].tolist() == [3, 3, 2, 2, 2, 2]
+    assert city["power_w"].tolist() == [7 + 7 + 10, 22 + 22 + 10, 74, 104, 134, 164]
+    assert city["level_actual_pct"].tolist()[2] == 50
+    cabinet = await store.curve(
+        Curve("luminaire", names, "RVO-002"), T0, T0 + DAY_MS, "15m"
+    )
+    assert cabinet["power_w"].tolist() == [10, 10]
+    await store.roll("luminaire", "1d", DAY)
+    day = await store.curve(Curve("luminaire", names), DAY, DAY + DAY_MS, "1d")
+    assert day["devices"].tolist() == [3]
+
+
+async def test_rain_in_bins(store):
+    await store.write([rain("SR-01", DAY + m * 60_000, 0.2) for m in (1, 2, 7)], T0)
+    await store.write([rain("SR-01", DAY + 9 * 60_000, 0.0)], T0)
+    found = rows_of(await store.rain(DAY, DAY + 3_600_000, 300_000))
+    assert [(r["device"], r["ts"] - DAY, round(r["rain_mm"], 6)) for r in found] == [
+        ("SR-01", 0, 0.4),
+        ("SR-01", 300_000, 0.2),
+    ]
+    single = await store.rain_readings(DAY + 100_000)
+    assert single["ts"].tolist() == [DAY + 120_000, DAY + 420_000]
+    assert length(await store.rain_readings(DAY + DAY_MS)) == 0
+
+
+async def test_an_export_has_everything_once(store):
+    await fill(store)
+    rows = [
+        row
+        async for f in store.export("luminaire", T0, T0 + DAY_MS)
+        for row in rows_of(f)
+    ]
+    assert len(rows) == len({(r["device"], r["ts"]) for r in rows}) == 90 + 45
+    only = [f async for f in store.export("luminaire", T0, T0 + DAY_MS, ["L2"])]
+    assert {name for f in only for name in f["device"]} == {"L2"}
+
+
+# -- the embedded store ------------------------------------------------------------------
 
 
 @pytest.fixture
-def store(tmp_path):
-    made = Readings(tmp_path / "readings.duckdb")
+async def duck(tmp_path):
+    made = DuckReadings(tmp_path / "readings.duckdb")
     yield made
-    made.close()
+    with contextlib.suppress(duckdb.Error):
+        await made.close()
 
 
-def test_writing_twice_changes_nothing(store):
+async def test_a_failed_commit_leaves_nothing(duck):
+    broken = lamps(2, ts=T0 + 1)
+    broken.tables[0].values["power_w"] = np.array(["not a number"] * 2, dtype=object)
+    with pytest.raises(duckdb.Error):
+        await duck.write([lamps(1), broken], T0)
+    assert length(await duck.latest("luminaire", 0)) == 0
+    await duck.write([lamps(1)], T0)
+    assert length(await duck.latest("luminaire", 0)) == 2
+
+
+async def test_it_knows_after_a_restart_what_it_holds(tmp_path):
     for _ in range(3):
-        store.write([message(1), message(2, ts=T0 + 1000)], T0)
-    counts = {table: n for table, n in store.counts().items() if n}
-    assert counts == {"luminaire": 4, "batch": 2}
+        store = DuckReadings(tmp_path / "r.duckdb")
+        await store.write([lamps(n, ts=T0 + n) for n in (1, 2, 3)], T0)
+        store._held.written = 10**6  # so that its book is written anew
+        await store.expire(FOREVER, T0)
+        await store.close()
+    with duckdb.connect(str(tmp_path / "r.duckdb"), read_only=True) as plain:
+        assert plain.execute("SELECT count(*) FROM luminaire").fetchall() == [(6,)]
+        assert plain.execute("SELECT first, last FROM held WHERE kind = ''").fetchall() == [(1, 3)]  # fmt: skip
 
 
-def test_a_file_from_before_a_quantity_was_known_gets_its_column(tmp_path):
+async def test_the_file_is_plain_duckdb_with_an_obvious_schema(tmp_path):
+    store = DuckReadings(tmp_path / "r.duckdb")
+    await store.write([lamps(1)], T0)
+    await store.close()
+    with duckdb.connect(str(tmp_path / "r.duckdb"), read_only=True) as plain:
+        rows = plain.execute(
+            "SELECT device, controller, quality, power_w, level_actual_pct,"
+            " CAST(ts AS VARCHAR) FROM luminaire ORDER BY 1"
+        ).fetchall()
+    assert rows[0] == ("L1", "RVO-001", "good", 30.0, None, "2027-01-15 08:00:00")
+
+
+async def test_a_file_of_an_earlier_version_is_brought_up_to_date(tmp_path):
     with duckdb.connect(str(tmp_path / "r.duckdb")) as old:
         old.execute(
             "CREATE TABLE luminaire (device VARCHAR, ts TIMESTAMP, controller VARCHAR,"
@@ -50,83 +308,160 @@ def test_a_file_from_before_a_quantity_was_known_gets_its_column(tmp_path):
         old.execute(
             "INSERT INTO luminaire VALUES ('L9', '2026-01-01', 'RVO-001', 'good', 5)"
         )
-    store = Readings(tmp_path / "r.duckdb")
-    store.write([message(1)], T0)
-    powers = {row["device"]: row["power_w"] for row in store.latest("luminaire", 0)}
-    assert powers == {"L9": 5, "L1": 30, "L2": 30}
-    store.close()
+    store = DuckReadings(tmp_path / "r.duckdb")
+    await store.write([lamps(1)], T0)
+    found = rows_of(await store.latest("luminaire", 0))
+    assert {r["device"]: r["power_w"] for r in found} == {"L9": 5, "L1": 30, "L2": 30}
+    await store.close()
 
 
-def test_a_batch_twice_in_one_commit_is_stored_once(store):
-    store.write([message(1), message(1)], T0)
-    assert store.counts()["luminaire"] == 2
-    assert store.counts()["batch"] == 1
+async def test_disk_use_stays_bounded(tmp_path):
+    """Two weeks of a small town with two days kept: the file stops growing."""
+    path = tmp_path / "r.duckdb"
+    store = DuckReadings(path)
+    devices = [f"L{n:04d}" for n in range(2000)]
+    chance = np.random.default_rng()
+    sizes = []
+    for day in range(14):
+        batches = []
+        for n in range(96):
+            batch = lamps(
+                day * 96 + n + 1, devices, DAY + day * DAY_MS + n * QUARTER_MS
+            )
+            batch.tables[0].values["power_w"] = chance.uniform(0, 90, 2000)
+            batches.append(batch)
+        await store.write(batches, T0)
+        await store.expire(Retention(raw=2), DAY + day * DAY_MS + DAY_MS)
+        sizes.append(path.stat().st_size)
+    assert max(sizes[7:]) <= 1.5 * max(sizes[:5])
+    assert (await store.counts())["luminaire"] == 2 * 96 * 2000
+    await store.close()
 
 
-def test_a_failed_commit_leaves_nothing(store):
-    broken = message(2, ts=T0 + 1)
-    broken.tables[0].values["power_w"] = ["not a number"] * 2
-    with pytest.raises(duckdb.Error):
-        store.write([message(1), broken], T0)
-    assert store.counts()["luminaire"] == 0
-    store.write([message(1)], T0)
-    assert store.counts()["luminaire"] == 2
+async def test_what_is_expired_is_gone_and_longer_steps_stay(duck):
+    await fill(duck)
+    await duck.roll("luminaire", "15m", T0)
+    await duck.expire(Retention(raw=1), T0 + 2 * DAY_MS)
+    assert length(await duck.latest("luminaire", 0)) == 0
+    found = await duck.window("luminaire", "L1", T0, T0 + DAY_MS, "15m")
+    assert found["n"].tolist() == [15]
 
 
-def test_the_latest_reading_of_each_device(store):
-    store.write([message(1), message(2, ("L1",), T0 + 5000, 99.0)], T0)
-    latest = {row["device"]: row["power_w"] for row in store.latest("luminaire", 0)}
-    assert latest == {"L1": 99.0, "L2": 30.0}
-    assert store.latest("luminaire", T0 + 6000) == []
+async def test_a_backup_while_it_runs_is_whole(duck, tmp_path):
+    await duck.write([lamps(1)], T0)
+    (tmp_path / "copy").mkdir()
+    name = await duck.backup(tmp_path / "copy")
+    await duck.write([lamps(2, ts=T0 + 1)], T0)
+    copy = DuckReadings(tmp_path / "copy" / name)
+    assert length(await copy.window("luminaire", "L1", T0, T0 + 9)) == 1
+    await copy.write([lamps(1), lamps(2, ts=T0 + 1)], T0)
+    assert length(await copy.window("luminaire", "L1", T0, T0 + 9)) == 2
+    await copy.close()
 
 
-def test_a_window_comes_page_by_page_without_gap_or_overlap(store):
-    store.write([message(n, ("L1",), T0 + n * 1000, n) for n in range(10)], T0)
-    cursor, seen = None, []
-    while True:
-        page = store.window("luminaire", "L1", T0 + 1000, T0 + 9000, cursor, 3)
-        seen += [row["power_w"] for row in page.rows]
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+def test_parquet_is_read_by_anybody(tmp_path):
+    frame = {
+        "device": np.array(["L1", "L2"], dtype=object),
+        "ts": np.array([T0, T0 + 1]),
+        "power_w": np.array([1.5, np.nan]),
+    }
+    write_parquet(frame, tmp_path / "x.parquet")
+    rows = duckdb.sql(f"SELECT device, epoch_ms(ts), power_w FROM '{tmp_path}/x.parquet'").fetchall()  # fmt: skip
+    assert rows[0] == ("L1", T0, 1.5)
+    assert rows[1][:2] == ("L2", T0 + 1)
 
 
-def test_rain_in_bins(store):
-    day = 1_799_971_200_000  # midnight UTC
-    store.write([rain("SR-01", day + m * 60_000, 0.2) for m in (1, 2, 7)], T0)
-    rows = store.rain(day, day + 3_600_000, 300)
-    assert [(r["start"].minute, r["rain_mm"]) for r in rows] == [(0, 0.4), (5, 0.2)]
+# -- InfluxDB ----------------------------------------------------------------------------
 
 
-def test_quarantine_keeps_reason_and_bytes(store):
-    rejects = [Reject("RVO-001", f"reason {n}", b"\x00raw") for n in range(3)]
-    store.write([message(1, rejects=rejects)], T0)
-    first = store.quarantine(None, 2)
-    assert [row["reason"] for row in first.rows] == ["reason 2", "reason 1"]
-    assert bytes(first.rows[0]["raw"]) == b"\x00raw"
-    assert [row["reason"] for row in store.quarantine(first.cursor, 2).rows] == [
-        "reason 0"
-    ]
+@pytest.fixture
+async def influx(influx_url):
+    place = Influx(influx_url, database=f"t{uuid.uuid4().hex[:8]}")
+    made = InfluxReadings(place, Retention(raw=30))
+    yield made
+    await made.close()
 
 
-def test_events_are_kept_once(store):
-    events = (Event(T0, "counter_reset", "SR-01"), Event(T0, "outbox_full"))
-    store.write([message(1, events=events)], T0)
-    store.write([message(1, events=events)], T0)
-    assert store.counts()["event"] == 2
+async def test_a_database_that_is_not_there_is_named(influx):
+    with pytest.raises(StoreDown, match="init-influx") as caught:
+        await influx.write([lamps(1)], T0)
+    assert caught.value.after_s == 30
 
 
-def test_the_file_is_plain_duckdb_with_an_obvious_schema(tmp_path):
-    store = Readings(tmp_path / "r.duckdb")
-    store.write([message(1)], T0)
-    store.close()
-    with duckdb.connect(str(tmp_path / "r.duckdb"), read_only=True) as plain:
-        row = plain.execute(
-            "SELECT device, controller, quality, power_w FROM luminaire ORDER BY 1"
-        ).fetchone()
-        assert row == ("L1", "RVO-001", "good", 30.0)
-        (moment,) = plain.execute("SELECT DISTINCT ts FROM luminaire").fetchone() or (
-            None,
+async def test_preparing_twice_is_preparing_once(influx):
+    first = await influx.prepare(Retention(raw=30))
+    assert await influx.prepare(Retention(raw=30)) == first
+    series = await influx._influxql(
+        {"q": f'SHOW RETENTION POLICIES ON "{influx._place.database}"'}
+    )
+    assert series[0]["values"][0][1] == "720h0m0s"
+
+
+async def test_what_is_older_than_kept_is_refused_and_the_rest_is_written(influx):
+    import time
+
+    await influx.prepare(Retention(raw=30))
+    now = round(time.time() * 1000)
+    old = now - 31 * DAY_MS
+    rejects = await influx.write([lamps(1, ts=old), lamps(2, ts=now)], now)
+    assert len(rejects) == 2
+    assert "30 days" in rejects[0].reason
+    # A server that keeps less than we think says so; the rest is written all the same.
+    influx._retention = FOREVER
+    rejects = await influx.write([lamps(3, ts=old), lamps(4, ts=now + 1)], now)
+    assert {r.kind for r in rejects} == {"luminaire"}
+    assert all("retention" in r.reason for r in rejects)
+    assert (await influx.window("luminaire", "L1", 0, now + 9))["ts"].tolist() == [now, now + 1]  # fmt: skip
+
+
+async def test_a_server_that_is_not_there_is_down():
+    store = InfluxReadings(Influx("http://127.0.0.1:1"))
+    with pytest.raises(StoreDown, match="127.0.0.1:1"):
+        await store.write([lamps(1)], T0)
+    await store.close()
+
+
+async def test_victoria_metrics_takes_the_same_lines(tmp_path):
+    """The way of 2.x and 3.x, through influxdb-client, to another server that speaks it."""
+    import json
+    import time
+    import urllib.request
+
+    now = round(time.time() * 1000) - 60_000
+    with servers.victoria_metrics(tmp_path / "vm") as url:
+        store = InfluxReadings(Influx(url, "token", "org", "duha"), FOREVER)
+        assert (
+            await store.write([lamps(n + 1, ts=now + n) for n in range(50)], now) == []
         )
-        assert str(moment) == "2027-01-15 08:00:00"
+        await store.close()
+        urllib.request.urlopen(f"{url}/internal/force_flush", timeout=5).close()
+        query = f"{url}/api/v1/export?match[]=luminaire_power_w"
+        with urllib.request.urlopen(query, timeout=5) as answer:
+            series = [json.loads(line) for line in answer]
+    assert sorted(s["metric"]["device"] for s in series) == ["L1", "L2"]
+    assert all(len(s["timestamps"]) == 50 for s in series)
+
+
+# -- arithmetic --------------------------------------------------------------------------
+
+
+def test_gaps():
+    times = np.array([10, 20, 60, 70])
+    assert gaps(times, 0, 100, 15) == [(20, 60), (70, 100)]
+    assert gaps(np.array([], dtype=np.int64), 0, 100, 15) == [(0, 100)]
+
+
+def test_the_step_that_draws_a_span():
+    assert best_step(0, 3_600_000) == "raw"
+    assert best_step(0, 30 * DAY_MS) == "15m"
+    assert best_step(0, 365 * DAY_MS) == "1d"
+
+
+def test_ranges_are_joined():
+    chance = np.random.default_rng()
+    numbers = chance.permutation(200)[:150].tolist()
+    ranges: list[list[int]] = []
+    for n in numbers:
+        _include(ranges, n, n)
+    assert {n for a, b in ranges for n in range(a, b + 1)} == set(numbers)
+    assert all(a[1] + 1 < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
