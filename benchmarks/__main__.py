@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from duha_backend.readings import Readings
+from duha_backend.duck import DuckReadings
 from duha_backend.validate import examine
 from duha_contract.lighting import Calendar, Place, Programme, Step, Sun, level_at
 from duha_contract.messages import Batch, Table, encode
@@ -70,7 +70,7 @@ def rate(work: Callable[[], int], seconds: float = 3.0) -> float:
 
 def ingest(folder: Path) -> dict[str, float]:
     """Bytes of a batch to committed rows, against INSERTs row by row."""
-    store = Readings(folder / "readings.duckdb")
+    store = DuckReadings(folder / "readings.duckdb")
     payloads = iter(
         encode(Batch(1, "b", "o", n, "trusted", (table(400, NOW + n * 1000),)))
         for n in range(10**6)
@@ -80,9 +80,9 @@ def ingest(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     for group in groups:
         found = [examine("duha/v1/c/k/data", p, 2 * NOW, {}) for p in group]
-        store.write(found, NOW)
+        asyncio.run(store.write(found, NOW))
     ours = len(prepared) * 400 / (time.perf_counter() - began)
-    store.close()
+    asyncio.run(store.close())
     plain = duckdb.connect(str(folder / "plain.duckdb"))
     plain.execute("CREATE TABLE l (device VARCHAR, ts BIGINT, quality VARCHAR, "
                   + ", ".join(f"{name} DOUBLE" for name in COLUMNS[3:]) + ", PRIMARY KEY (device, ts))")  # fmt: skip

@@ -88,9 +88,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_POSTGRESQL = Path("/usr/lib/postgresql")
+
+
 def tool(name: str) -> str:
     """Path of an outside program; a test that needs a missing one is skipped."""
-    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+    places = [os.environ["PATH"], "/usr/sbin", *map(str, _POSTGRESQL.glob("*/bin"))]
+    found = shutil.which(name, path=":".join(places))
     if found is None:
         if _strict_tools:
             pytest.fail(f"{name} is not installed")

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(*command: str | Path, **options) -> Iterator[subprocess.Popen]:
+def process(*command: str | Path, **options) -> Iterator[subprocess.Popen[bytes]]:
     """A server process; it is ended, and waited for, whatever happens."""
     running = subprocess.Popen(
         [str(word) for word in command],
@@ -103,7 +103,7 @@ def postgres(folder: Path) -> Iterator[str]:
                 parent.chmod(parent.stat().st_mode | 0o011)
     subprocess.run(
         [program.parent / "initdb", "-D", data, "-U", "duha", "--auth=trust", "-E", "UTF8", "--no-sync"],
-        check=True, stdout=subprocess.DEVNULL, **user,
+        check=True, stdout=subprocess.DEVNULL, user=user.get("user"), group=user.get("group"),
     )  # fmt: skip
     with process(
         program, "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
@@ -128,7 +128,9 @@ def _until_connected(port: int) -> None:
 
 
 @contextlib.contextmanager
-def mosquitto(port: int, folder: Path, *lines: str) -> Iterator[subprocess.Popen]:
+def mosquitto(
+    port: int, folder: Path, *lines: str
+) -> Iterator[subprocess.Popen[bytes]]:
     program = tool("mosquitto")
     config = folder / "mosquitto.conf"
     base = (f"listener {port} 127.0.0.1", "allow_anonymous true", *lines)

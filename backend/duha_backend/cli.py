@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from duha_backend.errors import BackendError
 
 if TYPE_CHECKING:
+    from duha_backend.influx import Influx
+    from duha_backend.readings import Retention
     from duha_backend.registry import Registry
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
 from duha_contract.lighting import Place
@@ -41,10 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the backend until stopped")
     run.add_argument(
-        "--data", type=Path, default=Path("data"), help="folder of the stores"
+        "--role",
+        choices=("all", "ingest", "api", "control"),
+        default="all",
+        help="what this process does; apart they need --registry and --influx",
     )
     run.add_argument("--host", default="127.0.0.1", help="where page and API listen")
-    run.add_argument("--port", type=int, default=8470)
+    run.add_argument("--port", type=int, default=None, help="8470; a worker has none")
     run.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT")
     run.add_argument("--broker-user", default=None)
     run.add_argument("--broker-password-file", type=Path, default=None)
@@ -52,20 +57,97 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", default="Plzeň", help="name of the city on the page")
     run.add_argument("--place", default="49.7475,13.3776", metavar="LAT,LON")
     run.add_argument("--zone", default="Europe/Prague", help="IANA time zone")
-    load = commands.add_parser("import", help="take assets and streets from GeoJSON")
+    run.add_argument("--memory-mib", type=int, default=256, help="what DuckDB may use")
+    _stores(run)
+    _influx_options(run)
+    load = commands.add_parser("import", help="take assets from CSV or GeoJSON")
     load.add_argument("file", type=Path)
-    load.add_argument("--data", type=Path, default=Path("data"))
+    load.add_argument("--dry-run", action="store_true", help="only say what is wrong")
+    load.add_argument(
+        "--skip-bad", action="store_true", help="take the good rows alone"
+    )
+    _stores(load)
+    save = commands.add_parser("export", help="write all assets to CSV or GeoJSON")
+    save.add_argument("file", type=Path, help="ends in .csv or .geojson")
+    _stores(save)
     token = commands.add_parser("token", help="make a token and print it once")
     token.add_argument("name", help="whose it is; stands in the audit log")
-    token.add_argument("--data", type=Path, default=Path("data"))
+    _stores(token)
+    init = commands.add_parser(
+        "init-influx", help="make or adjust the databases or buckets of an InfluxDB"
+    )
+    _influx_options(init)
     broker = commands.add_parser("broker", help="run the embedded MQTT broker")
     broker.add_argument("--host", default="127.0.0.1")
     broker.add_argument("--port", type=int, default=1883)
     return parser
 
 
+def _stores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the stores"
+    )
+    parser.add_argument(
+        "--registry", default=os.environ.get("DUHA_REGISTRY", ""), metavar="URL",
+        help="postgresql+psycopg://user@host/database; SQLite in --data when left out"
+        " (DUHA_REGISTRY)",
+    )  # fmt: skip
+
+
+def _influx_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--influx", default="", metavar="URL", help="InfluxDB 1, 2 or 3"
+    )
+    parser.add_argument(
+        "--influx-token-file", type=Path, default=None,
+        help="file with the token; `user:password` for 1.x (or DUHA_INFLUX_TOKEN)",
+    )  # fmt: skip
+    parser.add_argument("--influx-org", default="duha")
+    parser.add_argument("--influx-database", default="duha")
+    for name, usual, what in (
+        ("raw", 31, "as they were read"),
+        ("quarters", 1100, "in quarters of an hour"),
+        ("days", 0, "in days"),
+    ):
+        parser.add_argument(
+            f"--keep-{name}", type=int, default=usual, metavar="DAYS",
+            help=f"how long readings are kept {what}; 0 is for ever ({usual})",
+        )  # fmt: skip
+
+
+def _retention(options: argparse.Namespace) -> "Retention":
+    from duha_backend.readings import Retention
+
+    kept = (options.keep_raw, options.keep_quarters, options.keep_days)
+    return Retention(*(days or None for days in kept))
+
+
+def _influx(options: argparse.Namespace) -> "Influx | None":
+    from duha_backend.influx import Influx
+
+    if not options.influx:
+        return None
+    file = options.influx_token_file
+    token = file.read_text("utf-8").strip() if file else ""
+    return Influx(
+        options.influx,
+        token or os.environ.get("DUHA_INFLUX_TOKEN", ""),
+        options.influx_org,
+        options.influx_database,
+    )
+
+
+def _registry(options: argparse.Namespace) -> "Registry":
+    from duha_backend.registry import Registry
+
+    if options.registry:
+        return Registry(options.registry)
+    options.data.mkdir(parents=True, exist_ok=True)
+    return Registry.in_folder(options.data)
+
+
 def _run(options: argparse.Namespace) -> int:
-    from duha_backend.app import Backend, Settings
+    from duha_backend.app import ROLES, Backend, Settings
     from duha_backend.link import Broker
 
     host, _, port = options.broker.rpartition(":")
@@ -83,13 +165,20 @@ def _run(options: argparse.Namespace) -> int:
         name=options.name,
         place=Place(float(latitude), float(longitude), options.zone),
         host=options.host,
-        port=options.port,
+        port=options.port
+        if options.port or options.role in ("ingest", "control")
+        else 8470,
+        roles=frozenset(ROLES if options.role == "all" else (options.role,)),
+        registry=options.registry,
+        influx=_influx(options),
+        retention=_retention(options),
+        memory_mib=options.memory_mib,
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
 
     async def until_stopped() -> None:
         backend = Backend(settings, clock)
-        if not backend.registry.has_token():
+        if "api" in settings.roles and not backend.registry.has_token():
             _show_token(backend.registry.new_token("admin"))
         running = asyncio.create_task(backend.run(), name="backend")
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,30 +196,76 @@ def _show_token(token: str) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from duha_backend.registry import Registry
+    from duha_backend.assets import parse
 
-    options.data.mkdir(parents=True, exist_ok=True)
-    registry = Registry.in_folder(options.data)
+    raw = options.file.read_bytes()
+    registry = _registry(options)
     try:
-        collection = json.loads(options.file.read_text("utf-8"))
-        counts = registry.import_geojson(collection)
+        parsed = parse(raw, [asset.id for asset in registry.assets("cabinet")])
+        for problem in parsed.problems:
+            print(f"row {problem.row} {problem.id}: {problem.reason}", file=sys.stderr)
+        found = f"{len(parsed.assets)} assets, {len(parsed.streets)} streets"
+        if options.dry_run:
+            print(
+                f"{options.file}: {found}, {len(parsed.problems)} bad rows; nothing taken"
+            )
+            return 1 if parsed.problems else 0
+        if parsed.problems and not options.skip_bad:
+            print(
+                f"{options.file}: {len(parsed.problems)} bad rows; nothing taken."
+                " Mend them, or take the others with --skip-bad",
+                file=sys.stderr,
+            )
+            return 2
+        registry.put_assets(parsed.assets, parsed.streets)
         _record(registry, "import", str(options.file))
-    except json.JSONDecodeError as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
-        return 2
     finally:
         registry.close()
-    print(f"{options.file}: {counts['assets']} assets, {counts['streets']} streets")
+    print(f"{options.file}: {found}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from duha_backend.assets import to_csv, to_geojson
+
+    registry = _registry(options)
+    assets, streets = registry.assets(), registry.streets()
+    registry.close()
+    if options.file.suffix == ".csv":
+        options.file.write_text(to_csv(assets), "utf-8")
+    else:
+        text = json.dumps(to_geojson(assets, streets), ensure_ascii=False)
+        options.file.write_text(text, "utf-8")
+    print(f"{options.file}: {len(assets)} assets")
     return 0
 
 
 def _token(options: argparse.Namespace) -> int:
-    from duha_backend.registry import Registry
-
-    registry = Registry.in_folder(options.data)
+    registry = _registry(options)
     print(f"token: {registry.new_token(options.name)}")
     _record(registry, "token", options.name)
     registry.close()
+    return 0
+
+
+def _init_influx(options: argparse.Namespace) -> int:
+    from duha_backend.influx import InfluxReadings
+
+    place = _influx(options)
+    if place is None:
+        print("which one? --influx http://127.0.0.1:8086", file=sys.stderr)
+        return 2
+    retention = _retention(options)
+
+    async def prepare() -> None:
+        store = InfluxReadings(place, retention)
+        try:
+            for line in await store.prepare(retention):
+                print(line)
+        finally:
+            await store.close()
+
+    asyncio.run(prepare())
     return 0
 
 
@@ -146,4 +281,11 @@ def _broker(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "import": _import, "token": _token, "broker": _broker}
+_COMMANDS = {
+    "run": _run,
+    "import": _import,
+    "export": _export,
+    "token": _token,
+    "init-influx": _init_influx,
+    "broker": _broker,
+}

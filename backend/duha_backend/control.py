@@ -69,6 +69,8 @@ class Control:
         self._publish = publish
         self._roads = WetRoads(live)
         self._desired = registry.desired()
+        self._seen = {name: registry.change(name) for name in ("wanted", "desired")}
+        self.leading = True
         self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._changed.set()
@@ -83,11 +85,36 @@ class Control:
         self._changed.set()
 
     async def settle(self) -> None:
-        """Bring every controller's document up to date and send what is new."""
+        """Bring every controller's document up to date and send what is new.
+
+        A process that does not lead only looks at what the leader has made.
+        """
         async with self._settling:  # the clock and an operator may both ask for it
-            await self._settle()
+            if self.leading:
+                await self._settle()
+            elif await self._news("desired"):
+                self._desired = await asyncio.to_thread(self._registry.desired)
+
+    async def lead(self, held: bool) -> None:
+        """Lead, or stop leading; a new leader begins with what the last one has left."""
+        if held and not self.leading:
+            async with self._settling:
+                self._desired = await asyncio.to_thread(self._registry.desired)
+                for controller, document in list(self._desired.items()):
+                    await self._publish(controller, document)
+            self.touch()
+        self.leading = held
+
+    async def _news(self, name: str) -> bool:
+        """Whether somebody, here or elsewhere, has changed something."""
+        number = await asyncio.to_thread(self._registry.change, name)
+        news = number != self._seen[name]
+        self._seen[name] = number
+        return news
 
     async def _settle(self) -> None:
+        if await self._news("wanted"):
+            self.touch()
         now = self._clock.now_ms()
         wet_changed = self._roads.weigh(now)
         ended = any(o.end <= now for d in self._desired.values() for o in d.overrides)

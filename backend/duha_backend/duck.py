@@ -336,16 +336,42 @@ class DuckReadings:
             return db.execute(query, parameters).fetchall()
 
 
-def write_parquet(frame: Frame, path: Path) -> None:
-    """Write columns as a Parquet file, `ts` as a time in UTC."""
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'")
-        db.register("frame", frame)
+class ParquetFile:
+    """Gathers frames, on disk and not in memory, and writes them as one Parquet file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._db = duckdb.connect(str(folder / "frames.duckdb"))
+        self._db.execute("SET TimeZone = 'UTC'")
+        self._db.execute("SET memory_limit = '256MiB'")
+        self._begun = False
+
+    def add(self, frame: Frame) -> None:
+        """Add the rows of a frame."""
+        batch = _timed(frame)
+        if self._begun:
+            self._db.execute(
+                "INSERT INTO frames SELECT * REPLACE (ts::TIMESTAMP AS ts) FROM batch"
+            )
+        else:
+            self._db.execute(
+                "CREATE TABLE frames AS SELECT * REPLACE (ts::TIMESTAMP AS ts) FROM batch"
+            )
+            self._begun = True
+        del batch
+
+    def write(self, path: Path) -> None:
+        """Write everything, `ts` as a time in UTC; without any row the columns alone."""
+        if not self._begun:
+            self._db.execute("CREATE TABLE frames (device VARCHAR, ts TIMESTAMP)")
         name = str(path).replace("'", "''")
-        db.execute(
-            "COPY (SELECT * REPLACE (make_timestamptz(ts * 1000) AS ts) FROM frame)"
+        self._db.execute(
+            "COPY (SELECT * REPLACE (ts AT TIME ZONE 'UTC' AS ts) FROM frames)"
             f" TO '{name}' (FORMAT parquet, COMPRESSION zstd)"
         )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
 
 
 class _Held:

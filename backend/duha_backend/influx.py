@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
+from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 
 from duha_backend.errors import Invalid, StoreDown
@@ -27,6 +28,7 @@ from duha_backend.readings import (
     DAY_MS,
     QUARTER_MS,
     STEP_MS,
+    USUAL,
     Curve,
     Frame,
     Retention,
@@ -43,6 +45,7 @@ MOST_LINES = 8000
 """Lines of one request: 5,000 to 10,000 is what the makers of InfluxDB advise."""
 TIMEOUT_S = 30.0
 EXPORT_MS = 3_600_000
+_MS: Any = WritePrecision.MS  # a text, whatever the annotations of the client say
 _RETRY_S = 1.0
 _ALARM_S = 30.0
 _HINTS = {
@@ -75,7 +78,7 @@ class Influx:
 class InfluxReadings:
     """Readings in an InfluxDB."""
 
-    def __init__(self, place: Influx, retention: Retention = Retention()) -> None:
+    def __init__(self, place: Influx, retention: Retention = USUAL) -> None:
         self._place = place
         self._retention = retention
         self._session: aiohttp.ClientSession | None = None
@@ -146,7 +149,12 @@ class InfluxReadings:
             await (
                 self._v2()
                 .write_api()
-                .write(database, self._place.org, "\n".join(part), write_precision="ms")
+                .write(
+                    database,
+                    self._place.org,
+                    "\n".join(part),
+                    write_precision=_MS,
+                )
             )
         except ApiException as error:
             return error.status or 0, _said(str(error.body)), dict(error.headers or {})
@@ -342,7 +350,7 @@ class InfluxReadings:
     async def close(self) -> None:
         """Close every connection."""
         if self._client is not None:
-            await self._client.close()
+            await self._client.close()  # type: ignore[no-untyped-call]
         if self._session is not None:
             await self._session.close()
 
@@ -605,7 +613,10 @@ class _groups:  # noqa: N801 - a function with several results
         known = ~np.isnan(values)
         total = self.sum(np.where(known, values * weights, np.nan))
         weight = self.sum(np.where(known, weights, np.nan))
-        return np.divide(total, weight, out=np.full(self._n, np.nan), where=weight > 0)
+        found: Array = np.divide(
+            total, weight, out=np.full(self._n, np.nan), where=weight > 0
+        )
+        return found
 
     def last(self, values: Array) -> Array:
         """Last value of each group; rows are ordered by time."""

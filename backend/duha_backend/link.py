@@ -43,6 +43,13 @@ class Link:
         Takes controller and status.
     documents : callable
         The desired documents of now; sent anew with each connection.
+    name : str
+        Tells the processes of a city apart at the broker.
+    group : str
+        Name of the shared subscription by which several workers share the data; empty
+        when this process takes all of it.
+    resend : bool
+        Whether to ask the controllers for what was on its way when we went.
     """
 
     def __init__(
@@ -52,7 +59,16 @@ class Link:
         on_data: Callable[[str, bytes], None],
         on_status: Callable[[str, Status], None],
         documents: Callable[[], dict[str, Desired]],
+        *,
+        name: str = "backend",
+        group: str = "",
+        resend: bool = True,
     ) -> None:
+        self._name = name
+        self._data_topic = pattern(city, "data")
+        if group:
+            self._data_topic = f"$share/{group}/{self._data_topic}"
+        self._resend = resend
         self._city = city
         self._broker = broker
         self._on_data = on_data
@@ -92,7 +108,7 @@ class Link:
         return aiomqtt.Client(
             self._broker.host,
             self._broker.port,
-            identifier=f"duha-{self._city}-backend",
+            identifier=f"duha-{self._city}-{self._name}",
             username=self._broker.username,
             password=self._broker.password,
             keepalive=15,
@@ -101,14 +117,14 @@ class Link:
         )
 
     async def _converse(self, client: aiomqtt.Client) -> None:
-        leaves: tuple[Leaf, ...] = ("data", "status")
-        await client.subscribe([(pattern(self._city, leaf), 1) for leaf in leaves])
+        topics = (self._data_topic, pattern(self._city, "status"))
+        await client.subscribe([(topic, 1) for topic in topics])
         self._client = client
         log.info("link: connected to %s:%d", self._broker.host, self._broker.port)
         for controller, document in list(self._documents().items()):
             await self.desired(controller, document)
-            # Whatever was on its way when we went is asked for again at once.
-            await self.acknowledge(controller, Ack(v=1, outbox="", resend=True))
+            if self._resend:
+                await self.acknowledge(controller, Ack(v=1, outbox="", resend=True))
         async for message in client.messages:
             self._receive(message.topic.value, message.payload)
 

@@ -5,21 +5,31 @@ above that is why nobody knows, or what is wrong.
 """
 
 import asyncio
-import datetime as dt
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from duha_backend.readings import Frame, length
 from duha_backend.registry import Asset
-from duha_backend.validate import Columns
+from duha_backend.validate import Array, Columns
 from duha_contract.messages import Report, Status
+from duha_contract.quantities import KINDS
 
-UNKNOWN, STALE, NO_ANSWER, DIVERGED, FAILURE = 101, 110, 111, 130, 140
+UNKNOWN, NOT_NETWORKED, STALE, NO_ANSWER, DIVERGED, FAILURE = (
+    101,
+    102,
+    110,
+    111,
+    130,
+    140,
+)
 NAMES = {
     UNKNOWN: "unknown",
+    NOT_NETWORKED: "not_networked",
     STALE: "stale",
     NO_ANSWER: "no_answer",
     DIVERGED: "diverged",
@@ -51,19 +61,119 @@ class Tick:
     indexes: list[int]
     states: list[int]
     figures: dict[str, Any]
+    assets: int = 0
 
 
 @dataclass
 class Reading:
-    """The last reading of a device."""
+    """The last reading of a device; what was not read that time is what it last was."""
 
     ts: int
     quality: str
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, float | None] = field(default_factory=dict)
+
+
+QUALITIES = ("good", "no_answer", "invalid")
+_CODES = {name: code for code, name in enumerate(QUALITIES)}
+
+
+class Latest:
+    """The last reading of every device of a kind, in columns.
+
+    Attributes
+    ----------
+    index : dict of str to int
+        Row of each device.
+    ts : (n,) int64
+        When it was read [ms]; 0 for never.
+    quality : (n,) uint8
+        Place in `QUALITIES`.
+    values : dict of str to (n,) float64
+        Each quantity; NaN where there never was a value.
+    """
+
+    def __init__(self, kind: str, devices: Iterable[str] = ()) -> None:
+        self.index = {device: i for i, device in enumerate(devices)}
+        n = len(self.index)
+        self.ts = np.zeros(n, dtype=np.int64)
+        self.quality = np.zeros(n, dtype=np.uint8)
+        self.values = {q.name: np.full(n, np.nan) for q in KINDS[kind]}
+        self._encoded = (-1, b"")
+
+    def take(self, frame: Frame) -> Array:
+        """Take readings; older ones than those known change nothing. The rows changed."""
+        rows = self._rows(frame["device"].tolist())
+        newer = frame["ts"] >= self.ts[rows]
+        if not newer.all():
+            frame = {name: column[newer] for name, column in frame.items()}
+            rows = rows[newer]
+        if len(set(rows.tolist())) < len(rows):  # of several, the last in time stands
+            order = np.argsort(frame["ts"], kind="stable")
+            frame = {name: column[order] for name, column in frame.items()}
+            rows = rows[order]
+        self.ts[rows] = frame["ts"]
+        self.quality[rows] = [_CODES[quality] for quality in frame["quality"].tolist()]
+        for name, column in self.values.items():
+            if name in frame:
+                known = ~np.isnan(frame[name])
+                column[rows[known]] = frame[name][known]
+        return rows
+
+    def adopt(self, other: "Latest") -> None:
+        """Take over what another knows of the devices of this one."""
+        mine = [(i, other.index[d]) for d, i in self.index.items() if d in other.index]
+        if not mine:
+            return
+        to, of = np.array(mine).T
+        self.ts[to], self.quality[to] = other.ts[of], other.quality[of]
+        for name, column in self.values.items():
+            column[to] = other.values[name][of]
+
+    def reading(self, device: str) -> Reading | None:
+        """The last reading of a device."""
+        i = self.index.get(device)
+        if i is None or not self.ts[i]:
+            return None
+        values = {
+            name: None if np.isnan(column[i]) else float(column[i])
+            for name, column in self.values.items()
+        }
+        return Reading(int(self.ts[i]), QUALITIES[self.quality[i]], values)
+
+    def encode(self, names: Sequence[str]) -> bytes:
+        """Devices, times, qualities and some quantities, as JSON in columns."""
+        n = len(self.ts)
+        if self._encoded[0] != n:  # names of 200,000 devices are written out once
+            self._encoded = (n, msgspec.json.encode(list(self.index)[:n]))
+        columns: dict[str, Any] = {
+            "device": msgspec.Raw(self._encoded[1]),
+            "ts": self.ts.tolist(),
+            "quality": self.quality.tolist(),
+        }
+        for name in names:
+            columns[name] = self.values[name].tolist()  # NaN is written as null
+        return msgspec.json.encode({"qualities": QUALITIES, "columns": columns})
+
+    def _rows(self, devices: list[str]) -> Array:
+        """Rows of devices; those never seen get one."""
+        fresh = [device for device in devices if device not in self.index]
+        if fresh:
+            for device in fresh:
+                self.index.setdefault(device, len(self.index))
+            self._grow(len(self.index))
+        index = self.index
+        return np.fromiter((index[d] for d in devices), np.int64, len(devices))
+
+    def _grow(self, n: int) -> None:
+        more = n - len(self.ts)
+        self.ts = np.append(self.ts, np.zeros(more, dtype=np.int64))
+        self.quality = np.append(self.quality, np.zeros(more, dtype=np.uint8))
+        for name, column in self.values.items():
+            self.values[name] = np.append(column, np.full(more, np.nan))
 
 
 class Live:
-    """State of every asset; fed by ingest, read by API and control.
+    """State of every asset; fed by ingest or from the broker, read by API and control.
 
     Parameters
     ----------
@@ -72,60 +182,79 @@ class Live:
     """
 
     def __init__(self, assets: Iterable[Asset]) -> None:
+        self.controllers: dict[str, Controller] = {}
+        self.rain: dict[str, deque[tuple[int, float]]] = {}
+        self.latest = {kind: Latest(kind) for kind in KINDS}
+        self.tick_now = Tick(0, 0, [], [], {})
+        self.version = 0
+        self._ticked = asyncio.Condition()
+        self.set_assets(assets)
+
+    def set_assets(self, assets: Iterable[Asset]) -> None:
+        """Take the assets of the city, anew; what is known of them stays known."""
         self.assets = {asset.id: asset for asset in assets}
         self.luminaires = [a for a in self.assets.values() if a.kind == "luminaire"]
-        self.index = {a.id: i for i, a in enumerate(self.luminaires)}
         self.owners = {a.id: a.cabinet for a in self.assets.values() if a.cabinet}
-        self.state = bytearray([UNKNOWN]) * len(self.luminaires)
-        self.latest: dict[str, Reading] = {}
-        self.controllers: dict[str, Controller] = {
-            a.id: Controller(a.id) for a in self.assets.values() if a.kind == "cabinet"
-        }
-        self.rain: dict[str, deque[tuple[int, float]]] = {
-            a.id: deque() for a in self.assets.values() if a.kind == "rain_gauge"
-        }
-        self.tick_now = Tick(0, 0, [], [], {})
-        self._changed: set[int] = set()
+        known = self.latest["luminaire"]
+        lamps = self.latest["luminaire"] = Latest(
+            "luminaire", [a.id for a in self.luminaires]
+        )
+        self.index = dict(lamps.index)
+        lamps.adopt(known)
+        for asset in self.assets.values():
+            if asset.kind == "cabinet":
+                self.controller(asset.id)
+            elif asset.kind == "rain_gauge":
+                self.rain.setdefault(asset.id, deque())
         self._of_cabinet: dict[str, list[int]] = {}
         for i, asset in enumerate(self.luminaires):
             self._of_cabinet.setdefault(asset.cabinet, []).append(i)
-        self._ticked = asyncio.Condition()
+        n = len(self.luminaires)
+        self._stale = np.ones(n, dtype=bool)
+        self._diverged = np.zeros(n, dtype=bool)
+        self._silent = np.array([not a.networked for a in self.luminaires], dtype=bool)
+        self.state = np.full(n, UNKNOWN, dtype=np.uint8)
+        self._changed: set[int] = set()
+        for controller in self.controllers.values():
+            self._spread(controller)
+        self._judge(np.arange(n))
+        self.version += 1
 
     def controller(self, name: str) -> Controller:
         """The controller of that name, known from now on."""
         return self.controllers.setdefault(name, Controller(name))
 
-    def restore(self, kind: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def restore(self, kind: str, frame: Frame) -> None:
         """Take the last readings from the store after a start."""
-        for row in rows:
-            values = {k: v for k, v in row.items() if k not in _LEAD}
-            ts = ms_of(row["ts"])
-            self._put(kind, row["device"], Reading(ts, row["quality"], values))
-            controller = self.controller(row["controller"])
+        if not length(frame):
+            return
+        self._judge(self.latest[kind].take(frame), kind)
+        for name, ts in zip(frame["controller"], frame["ts"].tolist(), strict=True):
+            controller = self.controller(name)
             controller.last_batch_ms = max(controller.last_batch_ms or 0, ts)
 
-    def restore_rain(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def mostly_known(self) -> bool:
+        """Whether nearly every luminaire has been read."""
+        known = self.latest["luminaire"].ts[: len(self.luminaires)] > 0
+        return bool(known.mean() > 0.99) if len(known) else True
+
+    def restore_rain(self, frame: Frame) -> None:
         """Take the rain of the last day from the store after a start."""
-        for row in rows:
-            fallen = self.rain.setdefault(row["device"], deque())
-            fallen.append((ms_of(row["ts"]), row["rain_mm"]))
+        for row in zip(frame["device"], frame["ts"].tolist(), frame["rain_mm"].tolist(), strict=True):  # fmt: skip
+            self._rained(*row)
 
     def take(self, controller: str, tables: Iterable[Columns]) -> None:
         """Take accepted readings; older ones than those known change nothing."""
-        newest = self.controller(controller).last_batch_ms or 0
+        known = self.controller(controller)
         for table in tables:
-            names = [name for name in table.values if name not in _LEAD]
-            columns = [table.values[name] for name in names]
-            lead = (table.values[name] for name in ("device", "ts", "quality"))
-            for (device, ts, quality), *row in zip(
-                zip(*lead, strict=True), *columns, strict=True
-            ):
-                values = dict(zip(names, row, strict=True))
-                self._put(table.kind, device, Reading(ts, quality, values))
-                if table.kind == "rain_gauge" and values.get("rain_mm"):
-                    self._rained(device, ts, values["rain_mm"])
-                newest = max(newest, ts)
-        self.controllers[controller].last_batch_ms = newest or None
+            self._judge(self.latest[table.kind].take(table.values), table.kind)
+            times = table.values["ts"]
+            known.last_batch_ms = max(known.last_batch_ms or 0, int(times.max()))
+            if table.kind == "rain_gauge" and "rain_mm" in table.values:
+                depths = table.values["rain_mm"]
+                for i in np.flatnonzero(depths > 0):
+                    device = table.values["device"][i]
+                    self._rained(device, int(times[i]), float(depths[i]))
 
     def reported(self, controller: str, reports: Iterable[Report]) -> None:
         """Take what a controller has made of its desired document."""
@@ -133,8 +262,7 @@ class Live:
         for report in reports:
             if known.report is None or report.ts >= known.report.ts:
                 known.report = report
-        for i in self._of_cabinet.get(controller, ()):
-            self._judge(i)
+                self._spread(known)
 
     def told(self, controller: str, status: Status) -> None:
         """Take the status of a controller."""
@@ -147,9 +275,9 @@ class Live:
         """Depth [mm] that a gauge has measured since a time."""
         return sum(mm for ts, mm in self.rain.get(gauge, ()) if ts >= since_ms)
 
-    def age_ms(self, device: str, now_ms: int) -> int | None:
-        """Age of the last good reading of a device; None when there was none."""
-        reading = self.latest.get(device)
+    def age_ms(self, gauge: str, now_ms: int) -> int | None:
+        """Age of the last reading of a rain gauge; None when there was none."""
+        reading = self.latest["rain_gauge"].reading(gauge)
         return None if reading is None else now_ms - reading.ts
 
     async def tick(self, now_ms: int) -> None:
@@ -158,8 +286,7 @@ class Live:
             stale = self._is_stale(controller, now_ms)
             if stale != controller.stale:
                 controller.stale = stale
-                for i in self._of_cabinet.get(controller.id, ()):
-                    self._judge(i)
+                self._spread(controller)
         for fallen in self.rain.values():
             while fallen and fallen[0][0] < now_ms - RAIN_KEPT_MS:
                 fallen.popleft()
@@ -170,8 +297,9 @@ class Live:
                 self.tick_now.seq + 1,
                 now_ms,
                 indexes,
-                [self.state[i] for i in indexes],
+                self.state[indexes].tolist(),
                 self.figures(now_ms),
+                self.version,
             )
             self._ticked.notify_all()
 
@@ -183,15 +311,14 @@ class Live:
 
     def figures(self, now_ms: int) -> dict[str, Any]:
         """The headline figures."""
-        faults = sum(s > UNKNOWN for s in self.state)
-        known = [s for s in self.state if s <= 100]
+        known = self.state[self.state <= 100]
         hour = now_ms - 3_600_000
         rain = [self.rain_since(gauge, hour) for gauge in self.rain]
         return {
             "luminaires": len(self.state),
-            "lit": sum(s > 0 for s in known),
-            "faults": faults,
-            "mean_level": sum(known) / len(known) if known else 0.0,
+            "lit": int((known > 0).sum()),
+            "faults": int((self.state >= STALE).sum()),
+            "mean_level": float(known.mean()) if len(known) else 0.0,
             "power_kw": self._power_w() / 1000,
             "rain_1h_mm": max(rain, default=0.0),
             "controllers": len(self.controllers),
@@ -200,45 +327,47 @@ class Live:
 
     def describe(self, device: str) -> str:
         """State of a luminaire in a word: lit, off, or what is wrong."""
-        state = self.state[self.index[device]]
+        state = int(self.state[self.index[device]])
         return NAMES.get(state) or ("lit" if state else "off")
 
     def _power_w(self) -> float:
-        """What the meters show; lamps stand in where a cabinet has none."""
-        meters = [a.id for a in self.assets.values() if a.kind == "meter"]
-        shown = [
-            self.latest[m].values.get("power_w") for m in meters if m in self.latest
-        ]
-        return float(sum(value for value in shown if value is not None))
+        """What the meters of the city show together [W]."""
+        return float(np.nansum(self.latest["meter"].values["power_w"]))
 
     def _rained(self, gauge: str, ts: int, mm: float) -> None:
         fallen = self.rain.setdefault(gauge, deque())
         if (ts, mm) not in fallen:  # a batch may come twice
             fallen.append((ts, mm))
 
-    def _put(self, kind: str, device: str, reading: Reading) -> None:
-        before = self.latest.get(device)
-        if before is not None and before.ts > reading.ts:
+    def _spread(self, controller: Controller) -> None:
+        """Bring what is known of a controller to its luminaires."""
+        mine = self._of_cabinet.get(controller.id)
+        if not mine:
             return
-        if before is not None:  # what was not read this time is what it last was
-            reading.values = before.values | {
-                k: v for k, v in reading.values.items() if v is not None
-            }
-        self.latest[device] = reading
-        if kind == "luminaire" and device in self.index:
-            self._judge(self.index[device])
+        rows = np.array(mine)
+        self._stale[rows] = controller.stale
+        named = set(controller.report.diverged) if controller.report else set()
+        self._diverged[rows] = [self.luminaires[i].id in named for i in mine]
+        self._judge(rows)
 
-    def _judge(self, i: int) -> None:
-        """Work out the state byte of a luminaire."""
-        asset = self.luminaires[i]
-        controller = self.controllers.get(asset.cabinet)
-        stale = controller is None or controller.stale
-        report = controller.report if controller else None
-        diverged = report is not None and asset.id in report.diverged
-        state = _state_of(self.latest.get(asset.id), stale=stale, diverged=diverged)
-        if state != self.state[i]:
-            self.state[i] = state
-            self._changed.add(i)
+    def _judge(self, rows: Array, kind: str = "luminaire") -> None:
+        """Work out the state bytes of some luminaires."""
+        rows = rows[rows < len(self.luminaires)]  # the others nobody has registered
+        if kind != "luminaire" or not len(rows):
+            return
+        lamps = self.latest["luminaire"]
+        level = np.rint(np.nan_to_num(lamps.values["level_actual_pct"][rows]))
+        found = level.astype(np.uint8)
+        # What matters most comes last and stands.
+        found[self._diverged[rows]] = DIVERGED
+        found[lamps.values["lamp_failure"][rows] > 0] = FAILURE
+        found[lamps.quality[rows] != 0] = NO_ANSWER
+        found[self._stale[rows]] = STALE
+        found[lamps.ts[rows] == 0] = UNKNOWN
+        found[self._silent[rows]] = NOT_NETWORKED
+        changed = rows[found != self.state[rows]]
+        self.state[rows] = found
+        self._changed.update(changed.tolist())
 
     @staticmethod
     def _is_stale(controller: Controller, now_ms: int) -> bool:
@@ -249,35 +378,13 @@ class Live:
         return now_ms - controller.last_batch_ms > limit
 
 
-_LEAD = frozenset(("device", "ts", "quality", "controller"))
-
-
-def _state_of(reading: Reading | None, *, stale: bool, diverged: bool) -> int:
-    if reading is None:
-        return UNKNOWN
-    if stale:
-        return STALE
-    if reading.quality != "good":
-        return NO_ANSWER
-    values = reading.values
-    if values.get("lamp_failure"):
-        return FAILURE
-    if diverged:
-        return DIVERGED
-    return round(values.get("level_actual_pct") or 0)
-
-
-def ms_of(moment: dt.datetime) -> int:
-    """POSIX time [ms] of a UTC time without a zone."""
-    return round(moment.replace(tzinfo=dt.UTC).timestamp() * 1000)
-
-
 def encode_tick(tick: Tick) -> str:
     """A tick as JSON columns."""
     return msgspec.json.encode(
         {
             "seq": tick.seq,
             "now": tick.now,
+            "assets": tick.assets,
             "i": tick.indexes,
             "s": tick.states,
             "figures": tick.figures,

@@ -29,6 +29,9 @@ class Retention(NamedTuple):
     days: int | None = None
 
 
+USUAL = Retention()
+
+
 class Curve(NamedTuple):
     """Which readings of a whole cabinet, or of the city, become one curve.
 

@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from duha_backend.app import Backend, Settings
+from duha_backend.assets import parse
 from duha_backend.link import Broker
 from duha_backend.registry import Registry
 from duha_contract.clock import Clock
@@ -59,7 +64,8 @@ async def started(folder, port):
 @pytest.fixture
 def city_folder(tmp_path):
     registry = Registry.in_folder(tmp_path)
-    registry.import_geojson(geojson(generate(2, 5, 2)))
+    found = parse(json.dumps(geojson(generate(2, 5, 2))).encode())
+    registry.put_assets(found.assets, found.streets)
     registry.close()
     return tmp_path
 
@@ -149,7 +155,9 @@ async def test_poison_is_quarantined_and_the_rest_goes_on(api):
     )
     assert "level_actual_pct = 500" in reasons
     assert "no batch" in reasons
-    assert (await api.ask("GET", "/system"))["stored"]["luminaire"] == 1
+    found = await api.ask("GET", "/system")
+    assert found["ingest"]["rows"] == 1
+    assert found["books"]["quarantine"] == 2
 
 
 async def test_assets_come_page_by_page(api):
@@ -296,8 +304,153 @@ async def test_what_was_known_is_known_again_after_a_restart(city_folder, free_p
         api.offer(("RVO-001-L004", now_ms(), "good", 33, 20.0))
 
         async def stored():
-            return (await api.ask("GET", "/system"))["stored"]["luminaire"] == 1
+            return (await api.ask("GET", "/system"))["ingest"]["rows"] == 1
 
         await until(stored)
     async with started(city_folder, free_port) as api:
         assert (await api.ask("GET", "/luminaires/RVO-001-L004"))["actual"] == 33
+
+
+async def test_a_span_in_steps_in_gaps_and_as_files(api):
+    now = now_ms()
+    start = now - 3_600_000
+    rows = [("RVO-001-L001", start + n * 60_000, "good", 50, 30.0) for n in range(60)]
+    del rows[20:40]
+    api.offer(*rows)
+
+    async def stored():
+        return (await api.ask("GET", "/system"))["ingest"]["rows"] == 40
+
+    await until(stored)
+    path = "/readings/luminaire/RVO-001-L001"
+    page = await api.ask("GET", f"{path}?limit=25&since={at(start)}")
+    rest = await api.ask("GET", f"{path}?cursor={page['cursor']}")
+    assert len(page["items"]) == 25
+    assert len({r["ts"] for r in page["items"] + rest["items"]}) == 40
+    steps = await api.ask("GET", f"{path}?step=15m&since={at(start - 900_000)}")
+    assert sum(row["n"] for row in steps["items"]) == 40
+    (gap,) = await api.ask("GET", "/gaps/luminaire/RVO-001-L001?longest_s=300"
+                                  f"&since={at(start)}")  # fmt: skip
+    assert gap["seconds"] == 21 * 60
+    since = f"since={at(start)}"
+    text = (await api.client.get(f"/download/luminaire.csv?{since}")).text
+    assert text.splitlines()[0].startswith("device,ts,controller,quality,")
+    assert len(text.splitlines()) == 41
+    lines = (
+        await api.client.get(f"/download/luminaire.json?{since}")
+    ).text.splitlines()
+    assert len(lines) == 40
+    assert json.loads(lines[0])["power_w"] == 30
+    parquet = await api.client.get(f"/download/luminaire.parquet?{since}")
+    assert parquet.content[:4] == parquet.content[-4:] == b"PAR1"
+    empty = await api.client.get("/download/luminaire.parquet?device=nobody")
+    assert empty.content[:4] == b"PAR1"
+
+
+def at(ms):
+    return (
+        dt.datetime.fromtimestamp(ms / 1000, dt.UTC).isoformat().replace("+00:00", "Z")
+    )
+
+
+async def test_a_curve_of_the_city(api):
+    start = now_ms() // 900_000 * 900_000 - 900_000
+    rows = [(f"RVO-001-L00{n}", start + 5, "good", 50, 30.0) for n in (1, 2, 3)]
+    api.offer(*rows)
+
+    async def stored():
+        return (await api.ask("GET", "/system"))["ingest"]["rows"] == 3
+
+    await until(stored)
+    await api.backend.readings.roll("luminaire", "15m", start)
+    found = await api.ask("GET", "/curve/luminaire?quantities=power_w,level_actual_pct")
+    assert found["columns"]["power_w"] == [90]
+    assert found["columns"]["level_actual_pct"] == [50]
+    assert found["columns"]["devices"] == [3]
+    await api.ask("GET", "/curve/luminaire?quantities=charm", 422)
+
+
+async def test_the_latest_of_everything_in_one_call(api):
+    api.offer(("RVO-001-L002", now_ms(), "good", 44, 20.0))
+
+    async def known():
+        found = await api.ask("GET", "/latest/luminaire?columns=level_actual_pct")
+        return found["columns"]["level_actual_pct"][1] == 44
+
+    await until(known)
+    found = await api.ask("GET", "/latest/luminaire?columns=power_w")
+    assert len(found["columns"]["device"]) == 10
+    assert found["columns"]["power_w"][:2] == [None, 20]
+    await api.ask("GET", "/latest/luminaire?columns=charm", 422)
+    await api.ask("GET", "/latest/toaster", 404)
+
+
+async def test_figures_for_monitoring(api):
+    api.offer(("RVO-001-L002", now_ms(), "good", 44, 20.0))
+
+    async def stored():
+        return (await api.ask("GET", "/system"))["ingest"]["rows"] == 1
+
+    await until(stored)
+    root = str(api.client.base_url).removesuffix("/api/v1/")
+    answer = await api.client.get(f"{root}/metrics")
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    families = {f.name: f for f in text_string_to_metric_families(answer.text)}
+    assert families["duha_ingest_rows"].samples[0].value == 1
+    assert families["duha_city_luminaires"].samples[0].value == 10
+    assert families["duha_ingest_lag_seconds"].samples[-1].value == 1
+    plain = await api.client.get(f"{root}/metrics", headers={"Authorization": ""})
+    assert plain.status_code == 401
+
+
+async def test_an_import_is_tried_first_and_then_seen_at_once(api):
+    header = "id,kind,cabinet,latitude,longitude,type\n"
+    good = "RVO-009,cabinet,,49.7,13.3,\nX1,luminaire,RVO-009,49.7,13.3,LED-40\n"
+    bad = "X2,luminaire,nowhere,49.7,13.3,\n"
+    found = await api.ask("POST", "/assets/import", content=header + good + bad)
+    assert (found["taken"], found["assets"]) == (False, 2)
+    assert found["problems"] == [
+        {"row": 4, "id": "X2", "reason": "there is no cabinet 'nowhere'"}
+    ]
+    path = "/assets/import?dry_run=false"
+    assert not (await api.ask("POST", path, content=header + bad))["taken"]
+    assert (await api.ask("POST", path, content=header + good))["taken"]
+
+    async def seen():
+        return (await api.client.get("/luminaires/X1")).status_code == 200
+
+    await until(seen)
+    assert "X1,luminaire,RVO-009" in (await api.client.get("/assets.csv")).text
+    features = (await api.ask("GET", "/assets.geojson"))["features"]
+    assert "X1" in [f["properties"].get("id") for f in features]
+    (line,) = (await api.ask("GET", "/audit"))["items"]
+    assert line["action"] == "import"
+
+
+async def test_a_backup_can_be_started_from(api, tmp_path):
+    api.offer(("RVO-001-L002", now_ms(), "good", 44, 20.0))
+
+    async def stored():
+        return (await api.ask("GET", "/system"))["ingest"]["rows"] == 1
+
+    await until(stored)
+    made = await api.ask("POST", "/backups", 201)
+    assert made["files"] == ["readings.duckdb", "registry.db"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with started(Path(made["folder"]), port) as copy:
+        assert (await copy.ask("GET", "/luminaires/RVO-001-L002"))["actual"] == 44
+
+
+async def test_what_was_refused_is_played_again(api):
+    api.offer(("RVO-001-L001", now_ms(), "good", 500, 1), controller="RVO-002")
+
+    async def kept():
+        return len((await api.ask("GET", "/quarantine"))["items"]) == 1
+
+    await until(kept)
+    (item,) = (await api.ask("GET", "/quarantine?controller=RVO-002"))["items"]
+    found = await api.ask("POST", "/quarantine/replay", json={"ids": [item["id"]]})
+    assert found["stored"] == []
+    assert "belongs to RVO-001" in found["refused"][0]["reason"]

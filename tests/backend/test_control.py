@@ -55,7 +55,7 @@ class Desk:
         ts = self.ms - age_ms
         values = {"device": [gauge], "ts": [ts], "quality": ["good"], "rain_mm": [mm]}
         owner = self.live.assets[gauge].cabinet
-        self.live.take(owner, [Columns("rain_gauge", values)])
+        self.live.take(owner, [Columns.of("rain_gauge", values)])
 
     def report(self, controller, desired, diverged=()):
         report = Report(self.ms, desired.revision, desired.hash, 1, diverged)

@@ -1,4 +1,4 @@
-"""Nothing is acknowledged before its commit, and a store that fails loses nothing."""
+"""Nothing is acknowledged before its commit, and a sink that fails loses nothing."""
 
 import asyncio
 import contextlib
@@ -6,22 +6,29 @@ import time
 from itertools import pairwise
 
 import duckdb
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duha_backend import ingest as ingest_module
+from duha_backend.books import Books
+from duha_backend.duck import DuckReadings
 from duha_backend.ingest import Ingest, ranges
+from duha_backend.keeper import Keeper
 from duha_backend.live import Live
-from duha_backend.readings import Readings
+from duha_backend.readings import DAY_MS, QUARTER_MS, USUAL
+from duha_backend.registry import Registry
 from duha_contract.clock import Clock
-from duha_contract.messages import Batch, Table, encode
+from duha_contract.messages import Batch, Event, Table, encode
+
+TOPIC = "duha/v1/plzen/RVO-001/data"
+COLUMNS = ("device", "ts", "quality", "power_w")
 
 
-def message(seq):
-    row = ("L1", round(time.time() * 1000), "good", 30)
-    table = Table("luminaire", ("device", "ts", "quality", "power_w"), (row,))
-    return "duha/v1/plzen/RVO-001/data", encode(
-        Batch(1, "boot", "box", seq, "trusted", (table,))
-    )
+def message(seq, *rows, events=(), topic=TOPIC):
+    rows = rows or (("L1", round(time.time() * 1000), "good", 30),)
+    tables = () if events else (Table("luminaire", COLUMNS, rows),)
+    return topic, encode(Batch(1, "boot", "box", seq, "trusted", tables, events))
 
 
 async def until(condition):
@@ -30,29 +37,158 @@ async def until(condition):
             await asyncio.sleep(0.02)
 
 
-async def test_a_store_that_fails_is_not_acknowledged_and_the_next_attempt_is(tmp_path):
-    store = Readings(tmp_path / "r.duckdb")
-    acks = []
+class Running:
+    """Ingest over real stores, with what it acknowledged."""
 
-    async def acknowledge(controller, ack):
-        acks.append((controller, ack.outbox, ack.ranges, store.counts()["batch"]))
+    def __init__(self, folder):
+        self.path = folder / "r.duckdb"
+        self.store = DuckReadings(self.path)
+        self.registry = Registry.in_folder(folder)
+        self.books = Books(self.registry.engine)
+        self.acks = []
+        self.owners: dict[str, str] = {}
+        self.clock = Clock(time.time)
+        self.ingest = Ingest(
+            self.store, self.books, Live([]), lambda: self.owners, self.clock, self.acknowledge
+        )  # fmt: skip
 
-    ingest = Ingest(store, Live([]), Clock(time.time), acknowledge)
-    running = asyncio.create_task(ingest.run())
-    with duckdb.connect(str(tmp_path / "r.duckdb")) as beside:
-        beside.execute("ALTER TABLE luminaire RENAME TO away")
-        ingest.offer(*message(1))
-        await until(lambda: ingest.counts.failed_commits == 1)
-        assert acks == []
-        beside.execute("ALTER TABLE away RENAME TO luminaire")
-    ingest.offer(*message(1))  # the edge sends again what was not acknowledged
-    await until(lambda: acks)
-    assert acks == [("RVO-001", "box", ((1, 1),), 1)]  # and only after the commit
-    assert store.counts()["luminaire"] == 1
-    running.cancel()
+    async def acknowledge(self, controller, ack):
+        self.acks.append((controller, ack.outbox, ack.ranges, ack.resend))
+
+    async def rows(self):
+        return (await self.store.window("luminaire", "L1", 0, 2**42))["ts"].tolist()
+
+
+@pytest.fixture
+async def running(tmp_path):
+    made = Running(tmp_path)
+    task = asyncio.create_task(made.ingest.run())
+    yield made
+    task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await running
-    store.close()
+        await task
+    await made.store.close()
+    made.registry.close()
+
+
+async def test_a_store_that_fails_is_not_acknowledged_and_asks_again_when_it_works(
+    running,
+):
+    with duckdb.connect(str(running.path)) as beside:
+        beside.execute("ALTER TABLE luminaire RENAME TO away")
+        running.ingest.offer(*message(1))
+        await until(lambda: running.ingest.counts.failed_commits == 1)
+        running.ingest.offer(*message(9, events=(Event(1, "hello"),)))
+        await until(lambda: running.acks)  # a dead store holds up no event
+        assert running.acks == [("RVO-001", "box", ((9, 9),), False)]
+        assert "luminaire" in running.ingest.alarms["store"]
+        beside.execute("ALTER TABLE away RENAME TO luminaire")
+    del running.acks[:]
+    await asyncio.sleep(1.1)  # it is left alone for a second
+    running.ingest.offer(*message(2))
+    await until(lambda: len(running.acks) == 2)
+    assert ("RVO-001", "", (), True) in running.acks  # what was missed may come again
+    assert ("RVO-001", "box", ((2, 2),), False) in running.acks
+    assert running.ingest.alarms == {}
+    assert len(await running.rows()) == 1
+
+
+async def test_a_dead_book_holds_up_only_what_needs_it(running):
+    with running.registry.engine.begin() as db:
+        db.exec_driver_sql("ALTER TABLE event RENAME TO away")
+    running.ingest._marked.add(
+        ("luminaire", "15m", round(time.time() * 1000) // QUARTER_MS * QUARTER_MS)
+    )
+    running.ingest.offer(*message(1, events=(Event(1, "hello"),)))
+    running.ingest.offer(*message(2))
+    await until(lambda: running.acks)
+    assert running.acks == [("RVO-001", "box", ((2, 2),), False)]
+    assert "event" in running.ingest.alarms["books"]
+
+
+async def test_memory_is_bounded_by_dropping(running, monkeypatch):
+    monkeypatch.setattr(ingest_module, "WAITING_BYTES", 1000)
+    for n in range(1, 101):
+        running.ingest.offer(*message(n))
+    assert running.ingest.waiting_bytes <= 1000
+    dropped = running.ingest.counts.dropped
+    assert 80 < dropped < 100
+    await until(lambda: running.ingest.counts.messages == 100 - dropped)
+
+
+async def test_poison_is_kept_and_the_rest_goes_on(running):
+    for n in range(300):
+        running.ingest.offer(TOPIC, b"\xff poison %d" % n)
+        if n % 100 == 0:
+            row = ("L1", round(time.time() * 1000) - n, "good", 30)
+            running.ingest.offer(*message(n + 1, row))
+    await until(lambda: len(running.acks) and running.ingest.counts.messages == 303)
+    assert running.books.count()["quarantine"] == 300
+    assert len(await running.rows()) == 3
+
+
+async def test_what_was_refused_is_stored_when_the_rules_allow_it(running):
+    now = round(time.time() * 1000)
+    running.owners = {"L1": "RVO-002"}
+    running.ingest.offer(*message(1, ("L1", now, "good", 30), ("L2", now, "good", 9e9)))
+    await until(lambda: running.ingest.counts.messages)
+    waiting = {row["reason"].split()[0]: row["id"] for row in running.books.quarantine(None, 9)}  # fmt: skip
+    assert waiting.keys() == {"L1", "L2:"}
+    numbers = list(waiting.values())
+    still = await running.ingest.replay(numbers, "plzen")
+    assert "belongs to RVO-002" in still[waiting["L1"]]
+    running.owners = {"L1": "RVO-001"}
+    for _ in range(2):  # the second time there is nothing left to do for L1
+        found = await running.ingest.replay(numbers, "plzen")
+        assert found.get(waiting["L1"], "") == ""
+        assert "outside" in found[waiting["L2:"]]
+    assert await running.rows() == [now]
+    assert running.books.count()["quarantine"] == 1
+
+
+async def test_a_refused_message_is_played_again_whole(running):
+    topic, payload = message(5)
+    running.ingest.offer(topic, payload.replace(b'"v":1', b'"v":9'))
+    await until(lambda: running.ingest.counts.messages)
+    (row,) = running.books.quarantine(None, 9)
+    assert "version 9" in row["reason"]
+    found = await running.ingest.replay([row["id"]], "plzen")
+    assert "version 9" in found[row["id"]]
+
+
+async def test_quarters_and_days_are_worked_out_when_they_are_over(running):
+    start = round(time.time() * 1000) // DAY_MS * DAY_MS - DAY_MS
+    rows = [("L1", start + n * 60_000, "good", n) for n in range(45)]
+    running.ingest.offer(*message(1, *rows[:20]))
+    running.ingest.offer(*message(2, *rows[20:]))
+    await until(lambda: running.ingest.counts.messages == 2)
+    assert len(running.books.marked()) == 3
+    shown = Clock(lambda: start / 1000 + 1100)  # a quarter of an hour into that day
+    keeper = Keeper(running.store, running.books, USUAL, shown)
+    await keeper.tend()
+    assert [(step, begun - start) for _, step, begun, _ in running.books.marked()] == [
+        ("15m", QUARTER_MS),
+        ("15m", 2 * QUARTER_MS),
+        ("1d", 0),
+    ]
+    keeper = Keeper(running.store, running.books, USUAL, running.clock)
+    for _ in range(2):  # the day is due when its quarters are done
+        await keeper.tend()
+    assert running.books.marked() == []
+    day = await running.store.window("luminaire", "L1", start, start + 1, "1d")
+    assert day["n"].tolist() == [45]
+    assert day["power_w"].tolist() == [22]
+
+
+def test_a_step_that_is_marked_again_meanwhile_stays_marked(tmp_path):
+    registry = Registry.in_folder(tmp_path)
+    books = Books(registry.engine)
+    books.mark([("luminaire", "15m", 0)])
+    ((kind, step, start, mark),) = books.marked()
+    books.mark([("luminaire", "15m", 0)])  # a late reading, while it is rolled up
+    books.unmark(kind, step, start, mark)
+    assert len(books.marked()) == 1
+    registry.close()
 
 
 @given(st.lists(st.integers(1, 60)))

@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 from duha_backend import live as live_module
 from duha_backend.live import Live
@@ -22,7 +23,7 @@ def city():
 
 def readings(ts, level=60, quality="good", failure=0, devices=("L1", "L2")):
     n = len(devices)
-    return Columns(
+    return Columns.of(
         "luminaire",
         {
             "device": list(devices), "ts": [ts] * n, "quality": [quality] * n,
@@ -74,7 +75,7 @@ async def test_no_answer_and_divergence_are_told_apart():
     await live.tick(T0 + 1)
     assert list(live.state) == [live_module.NO_ANSWER, live_module.DIVERGED]
     assert (
-        live.latest["L1"].values["level_actual_pct"] == 60
+        live.latest["luminaire"].reading("L1").values["level_actual_pct"] == 60
     )  # what it last said is kept
     live.reported("RVO-001", [Report(T0 - 5, 1, "h", 1, ("L1",))])  # an old report
     assert live.describe("L2") == "diverged"
@@ -83,7 +84,7 @@ async def test_no_answer_and_divergence_are_told_apart():
 async def test_old_and_repeated_readings_change_nothing():
     live = city()
     told(live)
-    rain = Columns(
+    rain = Columns.of(
         "rain_gauge",
         {"device": ["SR-01"], "ts": [T0], "quality": ["good"], "rain_mm": [0.2]},
     )
@@ -103,3 +104,31 @@ async def test_ticks_are_numbered_and_wake_whoever_waits():
     assert (await waiting).seq == 1
     await live.tick(T0 + 1)
     assert (await live.next_tick(0)).seq == 2
+
+
+async def test_an_import_keeps_what_is_known_and_tells_the_pages():
+    live = city()
+    told(live)
+    live.take("RVO-001", [readings(T0)])
+    await live.tick(T0)
+    before = live.tick_now.assets
+    more = [*live.assets.values(), Asset("A0", "luminaire", "RVO-001", "", "", 49, 13)]
+    more.append(Asset("Z9", "luminaire", "", "", "", 49, 13, networked=False))
+    live.set_assets(sorted(more))
+    await live.tick(T0)
+    assert live.tick_now.assets == before + 1
+    assert [a.id for a in live.luminaires] == ["A0", "L1", "L2", "Z9"]
+    unknown = (live_module.UNKNOWN, live_module.NOT_NETWORKED)
+    assert live.state.tolist() == [unknown[0], 60, 60, unknown[1]]
+    assert live.figures(T0)["faults"] == 0
+
+
+def test_the_latest_of_everything_in_columns():
+    live = city()
+    live.take("RVO-001", [readings(T0, devices=("L2",)), readings(T0, devices=("X1",))])
+    found = json.loads(live.latest["luminaire"].encode(["level_actual_pct", "power_w"]))
+    columns = found["columns"]
+    assert columns["device"] == ["L1", "L2", "X1"]
+    assert columns["ts"] == [0, T0, T0]
+    assert columns["level_actual_pct"] == [None, 60, 60]
+    assert columns["power_w"] == [None] * 3

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import uuid
+from itertools import pairwise
 
 import duckdb
 import numpy as np
 import pytest
+from tests import servers
 
-from duha_backend.duck import DuckReadings, _include, write_parquet
+from duha_backend.duck import DuckReadings, ParquetFile, _include
 from duha_backend.errors import StoreDown
 from duha_backend.influx import Influx, InfluxReadings
 from duha_backend.readings import (
@@ -24,7 +26,6 @@ from duha_backend.readings import (
 from duha_backend.validate import Columns, Examined
 from duha_contract.messages import Batch
 from duha_contract.quantities import KINDS
-from tests import servers
 
 DAY = 1_799_971_200_000  # midnight UTC
 T0 = DAY + 8 * 3_600_000
@@ -68,6 +69,7 @@ def test_an_influxdb_2_or_3():
 @pytest.fixture(params=STORES)
 async def store(request, tmp_path):
     """Each store in turn, empty."""
+    made: DuckReadings | InfluxReadings
     if request.param == "duck":
         made = DuckReadings(tmp_path / "readings.duckdb")
     else:
@@ -78,8 +80,8 @@ async def store(request, tmp_path):
             token = os.environ.get("DUHA_TEST_INFLUXDB_TOKEN", "")
             org = os.environ.get("DUHA_TEST_INFLUXDB_ORG", "duha")
             place = Influx(os.environ[REMOTE], token, org, name)
-        made = InfluxReadings(place, FOREVER)
-        await made.prepare(FOREVER)
+        made = influx = InfluxReadings(place, FOREVER)
+        await influx.prepare(FOREVER)
     yield made
     await made.close()
 
@@ -365,8 +367,11 @@ def test_parquet_is_read_by_anybody(tmp_path):
         "ts": np.array([T0, T0 + 1]),
         "power_w": np.array([1.5, np.nan]),
     }
-    write_parquet(frame, tmp_path / "x.parquet")
-    rows = duckdb.sql(f"SELECT device, epoch_ms(ts), power_w FROM '{tmp_path}/x.parquet'").fetchall()  # fmt: skip
+    with contextlib.closing(ParquetFile(tmp_path)) as file:
+        file.add(frame)
+        file.write(tmp_path / "x.parquet")
+    with duckdb.connect() as plain:
+        rows = plain.execute(f"SELECT device, round(epoch(ts) * 1000), power_w FROM '{tmp_path}/x.parquet'").fetchall()  # fmt: skip
     assert rows[0] == ("L1", T0, 1.5)
     assert rows[1][:2] == ("L2", T0 + 1)
 
@@ -416,7 +421,7 @@ async def test_what_is_older_than_kept_is_refused_and_the_rest_is_written(influx
 
 async def test_a_server_that_is_not_there_is_down():
     store = InfluxReadings(Influx("http://127.0.0.1:1"))
-    with pytest.raises(StoreDown, match="127.0.0.1:1"):
+    with pytest.raises(StoreDown, match=r"127\.0\.0\.1:1"):
         await store.write([lamps(1)], T0)
     await store.close()
 
@@ -464,4 +469,4 @@ def test_ranges_are_joined():
     for n in numbers:
         _include(ranges, n, n)
     assert {n for a, b in ranges for n in range(a, b + 1)} == set(numbers)
-    assert all(a[1] + 1 < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))

@@ -11,7 +11,15 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from duha_backend.api import kept, now, problems, sessions, wanted
+from duha_backend.api import (
+    figures,
+    kept,
+    now,
+    problems,
+    sessions,
+    stock,
+    wanted,
+)
 from duha_backend.api.services import PREFIX, SIGNED_IN, Services
 from duha_backend.errors import NotFound
 
@@ -23,14 +31,15 @@ _CSP = (
 _nothing = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 
 
-def make_app(services: Services) -> FastAPI:
-    """The application over its services."""
-    app = _routes()
+def make_app(services: Services, *, whole: bool = True) -> FastAPI:
+    """The application over its services; a worker's has only its health and figures."""
+    app = _routes(whole=whole)
     app.state.services = services
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     app.add_middleware(SecurityHeaders)
     problems.install(app)
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    if whole:
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return app
 
 
@@ -39,7 +48,7 @@ def describe() -> dict[str, Any]:
     return _routes().openapi()
 
 
-def _routes() -> FastAPI:
+def _routes(*, whole: bool = True) -> FastAPI:
     app = FastAPI(
         title="Duha",
         summary="Street lighting and rain sensing of a city.",
@@ -48,7 +57,10 @@ def _routes() -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for room in (sessions.router, now.router, kept.router, wanted.router, _nothing):
+    rooms = [sessions.router, figures.router]
+    if whole:
+        rooms += [now.router, kept.router, stock.router, wanted.router]
+    for room in (*rooms, _nothing):
         app.include_router(room)
     return app
 

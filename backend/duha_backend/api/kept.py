@@ -1,58 +1,120 @@
-"""What was kept: assets, readings, rain, what was refused, who did what."""
+"""What was kept: readings, curves, gaps, downloads, rain, events."""
 
 import asyncio
+import contextlib
+import csv
 import datetime as dt
-from typing import Annotated, Any
+import io
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+import msgspec
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
-from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, iso, to_ms
+from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Services, iso, to_ms
+from duha_backend.duck import ParquetFile
 from duha_backend.errors import Invalid, NotFound
-from duha_backend.live import ms_of
-from duha_contract.quantities import KINDS
+from duha_backend.readings import (
+    Curve,
+    Frame,
+    Step,
+    best_step,
+    gaps,
+    length,
+    plain,
+    rows_of,
+)
+from duha_contract.quantities import BY_NAME, KINDS
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-
-
-@router.get("/assets")
-async def assets(
-    services: S,
-    kind: str | None = None,
-    cabinet: str | None = None,
-    cursor: str = "",
-    limit: Limit = 500,
-) -> dict[str, Any]:
-    """Assets by id, page by page: ask again with `cursor` until it is null."""
-    rows = await asyncio.to_thread(
-        services.registry.asset_page, kind, cabinet, cursor, limit + 1
-    )
-    more = len(rows) > limit
-    items = [asset._asdict() for asset in rows[:limit]]
-    return {"items": items, "cursor": items[-1]["id"] if more else None}
+Since = Annotated[dt.datetime | None, Query(description="Start; RFC 3339.")]
+Until = Annotated[dt.datetime | None, Query(description="End; now when left out.")]
+StepIn = Annotated[
+    Step | Literal["auto"],
+    Query(description="raw, 15m, 1d, or auto: what draws the span well."),
+]
+LONGEST_DOWNLOAD_DAYS = 400
 
 
 @router.get("/readings/{kind}/{device}")
 async def readings(
-    kind: str,
-    device: str,
-    services: S,
-    since: dt.datetime | None = None,
-    until: dt.datetime | None = None,
-    cursor: str | None = None,
-    limit: Limit = 1000,
-) -> dict[str, Any]:
+    kind: str, device: str, services: S, since: Since = None, until: Until = None,
+    step: StepIn = "raw", cursor: str | None = None, limit: Limit = 1000,
+) -> dict[str, Any]:  # fmt: skip
     """Readings of a device, oldest first; the last hour when no span is given."""
-    if kind not in KINDS:
-        raise NotFound(f"no kind {kind!r}; there are {', '.join(KINDS)}")
-    end = to_ms(until) if until else services.now_ms() + 1
-    start = to_ms(since) if since else end - 3_600_000
+    start, end = _span(services, kind, since, until, 3_600_000)
     if cursor is not None:
-        _checked_time(cursor)
-    page = await asyncio.to_thread(
-        services.readings.window, kind, device, start, end, cursor, limit
-    )
-    items = [row | {"ts": iso(ms_of(row["ts"]))} for row in page.rows]
-    return {"items": items, "cursor": page.cursor}
+        start = _after(cursor)
+    taken = best_step(start, end) if step == "auto" else step
+    frame = await services.readings.window(kind, device, start, end, taken, limit + 1)
+    rows = rows_of(frame)
+    more = len(rows) > limit
+    items = [row | {"ts": iso(row["ts"])} for row in rows[:limit]]
+    return {"items": items, "step": taken, "cursor": items[-1]["ts"] if more else None}
+
+
+@router.get("/gaps/{kind}/{device}")
+async def gaps_of(
+    kind: str, device: str, services: S, since: Since = None, until: Until = None,
+    longest_s: Annotated[float, Query(gt=0)] = 300,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Spans without a good reading that are longer than `longest_s`."""
+    start, end = _span(services, kind, since, until, 24 * 3_600_000)
+    frame = await services.readings.window(kind, device, start, end)
+    times = frame["ts"][frame["quality"] == "good"] if length(frame) else frame["ts"]
+    return [
+        {"start": iso(a), "end": iso(b), "seconds": (b - a) / 1000}
+        for a, b in gaps(times, start, end, round(longest_s * 1000))
+    ]
+
+
+@router.get("/curve/{kind}")
+async def curve(
+    kind: str, services: S, quantities: str, cabinet: str = "", since: Since = None,
+    until: Until = None, step: StepIn = "auto",
+) -> dict[str, Any]:  # fmt: skip
+    """Devices of a cabinet, or of the city, together: columns by quarters or days.
+
+    Powers and energies add up, levels have a mean, failures are counted. `devices` and
+    `answered` say how many stand behind each value.
+    """
+    start, end = _span(services, kind, since, until, 24 * 3_600_000)
+    names = tuple(quantities.split(","))
+    unknown = [name for name in names if name not in BY_NAME[kind]]
+    if unknown:
+        raise Invalid(f"{kind} has no {', '.join(unknown)}")
+    taken = best_step(start, end) if step == "auto" else step
+    taken = "15m" if taken == "raw" else taken
+    wanted = Curve(kind, names, cabinet)
+    frame = await services.readings.curve(wanted, start, end, taken)
+    return {"step": taken, "columns": {n: plain(c) for n, c in frame.items()}}
+
+
+@router.get("/download/{kind}.{form}")
+async def download(
+    kind: str, form: Literal["csv", "json", "parquet"], services: S, since: Since = None,
+    until: Until = None, device: Annotated[list[str] | None, Query()] = None,
+) -> Response:  # fmt: skip
+    """All readings of a span as a file: CSV, JSON (a row a line) or Parquet."""
+    start, end = _span(services, kind, since, until, 24 * 3_600_000)
+    if end - start > LONGEST_DOWNLOAD_DAYS * 24 * 3_600_000:
+        raise Invalid(f"a download is {LONGEST_DOWNLOAD_DAYS} days at most")
+    frames = services.readings.export(kind, start, end, device or ())
+    name = f"{services.city}-{kind}-{iso(start)[:10]}.{form}"
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Encoding": "identity",
+    }
+    bodies: dict[str, tuple[AsyncIterator[str] | AsyncIterator[bytes], str]] = {
+        "csv": (_csv(frames), "text/csv; charset=utf-8"),
+        "json": (_json(frames), "application/x-ndjson"),
+        "parquet": (_parquet(frames), "application/vnd.apache.parquet"),
+    }
+    body, media = bodies[form]
+    return StreamingResponse(body, media_type=media, headers=headers)
 
 
 @router.get("/rain")
@@ -65,14 +127,10 @@ async def rain(
     now = services.now_ms()
     width = bin_minutes * 60_000
     start = (now - round(hours * 3_600_000)) // width * width
-    rows = await asyncio.to_thread(
-        services.readings.rain, start, now + 1, width // 1000
-    )
+    rows = rows_of(await services.readings.rain(start, now + 1, width))
     gauges: dict[str, list[list[float]]] = {gauge: [] for gauge in services.live.rain}
     for row in rows:
-        gauges.setdefault(row["device"], []).append(
-            [ms_of(row["start"]), row["rain_mm"]]
-        )
+        gauges.setdefault(row["device"], []).append([row["ts"], row["rain_mm"]])
     ages = {gauge: services.live.age_ms(gauge, now) for gauge in gauges}
     return {
         "start": start,
@@ -83,38 +141,78 @@ async def rain(
     }
 
 
-@router.get("/quarantine")
-async def quarantine(
-    services: S, cursor: str | None = None, limit: Limit = 100
-) -> dict[str, Any]:
-    """What was refused, newest first: reason and bytes."""
-    if cursor is not None and not cursor.isdigit():
-        raise Invalid(f"{cursor!r} is no cursor")
-    page = await asyncio.to_thread(services.readings.quarantine, cursor, limit)
-    items = [
-        row
-        | {
-            "received": iso(ms_of(row["received"])),
-            "raw": bytes(row["raw"]).decode(errors="backslashreplace"),
-        }
-        for row in page.rows
-    ]
-    return {"items": items, "cursor": page.cursor}
+@router.get("/log")
+async def log_of_events(
+    services: S, since: Since = None, until: Until = None,
+    controller: str | None = None, limit: Limit = 200,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Events that controllers have reported, newest first: resets, clocks, losses."""
+    end = to_ms(until) if until else services.now_ms() + 60_000
+    start = to_ms(since) if since else end - 7 * 24 * 3_600_000
+    rows = await asyncio.to_thread(services.books.events, start, end, controller, limit)
+    return [row | {"at": iso(row["ts"])} for row in rows]
 
 
-@router.get("/audit")
-async def audit(
-    services: S, cursor: int | None = None, limit: Limit = 100
-) -> dict[str, Any]:
-    """Who did what, newest first."""
-    rows = await asyncio.to_thread(services.registry.audit_page, cursor, limit + 1)
-    more = len(rows) > limit
-    items = [row | {"at": iso(row["ts"])} for row in rows[:limit]]
-    return {"items": items, "cursor": items[-1]["id"] if more else None}
+def _span(
+    services: Services,
+    kind: str,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
+    usual_ms: int,
+) -> tuple[int, int]:
+    """The span that was asked for [ms); raises NotFound when there is no such kind."""
+    if kind not in KINDS:
+        raise NotFound(f"no kind {kind!r}; there are {', '.join(KINDS)}")
+    end = to_ms(until) if until else services.now_ms() + 1
+    start = to_ms(since) if since else end - usual_ms
+    if start > end:
+        raise Invalid("since is after until")
+    return start, end
 
 
-def _checked_time(text: str) -> None:
+def _after(cursor: str) -> int:
     try:
-        dt.datetime.fromisoformat(text)
+        return to_ms(dt.datetime.fromisoformat(cursor)) + 1
     except ValueError:
-        raise Invalid(f"{text!r} is no cursor") from None
+        raise Invalid(f"{cursor!r} is no cursor") from None
+
+
+def _rows(frame: Frame) -> list[list[Any]]:
+    """Rows of a frame with times as text."""
+    columns = [plain(column) for column in frame.values()]
+    at = list(frame).index("ts")
+    columns[at] = [iso(ts) for ts in columns[at]]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+async def _csv(frames: AsyncIterator[Frame]) -> AsyncIterator[str]:
+    first = True
+    async for frame in frames:
+        out = io.StringIO()
+        writer = csv.writer(out)
+        if first:
+            writer.writerow(frame)
+            first = False
+        writer.writerows(await asyncio.to_thread(_rows, frame))
+        yield out.getvalue()
+
+
+async def _json(frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
+    encoder = msgspec.json.Encoder()
+    async for frame in frames:
+        names = list(frame)
+        rows = await asyncio.to_thread(_rows, frame)
+        yield encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows])
+
+
+async def _parquet(frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
+    """Parquet ends with its directory, so it is written to a file first."""
+    with tempfile.TemporaryDirectory(prefix="duha-") as folder:
+        path = Path(folder) / "readings.parquet"
+        with contextlib.closing(ParquetFile(Path(folder))) as file:
+            async for frame in frames:
+                await asyncio.to_thread(file.add, frame)
+            await asyncio.to_thread(file.write, path)
+        with path.open("rb") as written:
+            while chunk := await asyncio.to_thread(written.read, 1 << 20):
+                yield chunk

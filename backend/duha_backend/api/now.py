@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, iso
-from duha_backend.errors import NotFound
+from duha_backend.errors import Invalid, NotFound
 from duha_backend.live import encode_tick
+from duha_contract.quantities import BY_NAME, KINDS
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 
@@ -64,8 +65,29 @@ async def state(services: S) -> Response:
     live = services.live
     headers = {"X-Seq": str(live.tick_now.seq), "Cache-Control": "no-store"}
     return Response(
-        bytes(live.state), media_type="application/octet-stream", headers=headers
+        live.state.tobytes(), media_type="application/octet-stream", headers=headers
     )
+
+
+@router.get("/latest/{kind}")
+async def latest(
+    kind: str, services: S, columns: Annotated[str, Query()] = ""
+) -> Response:
+    """The last reading of every device of a kind, in columns: one compact call.
+
+    `columns` names quantities, comma-separated; without it all of them come. `ts` is 0 for
+    a device that was never read.
+    """
+    if kind not in KINDS:
+        raise NotFound(f"no kind {kind!r}; there are {', '.join(KINDS)}")
+    wanted = columns.split(",") if columns else [q.name for q in KINDS[kind]]
+    unknown = [name for name in wanted if name not in BY_NAME[kind]]
+    if unknown:
+        raise Invalid(f"{kind} has no {', '.join(unknown)}")
+    body = await asyncio.to_thread(services.live.latest[kind].encode, wanted)
+    # Compressing would take longer than sending, on the lines where this is asked.
+    headers = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
+    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.get("/events", response_class=EventSourceResponse)
@@ -114,7 +136,7 @@ async def luminaire(device: str, services: S) -> dict[str, Any]:
     if device not in live.index:
         raise NotFound(f"no luminaire {device!r}")
     asset = live.assets[device]
-    reading = live.latest.get(device)
+    reading = live.latest["luminaire"].reading(device)
     values = reading.values if reading else {}
     decision = services.control.decision(device, services.now_ms() / 1000)
     return {
@@ -129,15 +151,4 @@ async def luminaire(device: str, services: S) -> dict[str, Any]:
         "quality": reading.quality if reading else None,
         "at": iso(reading.ts) if reading else None,
         "age_s": (services.now_ms() - reading.ts) / 1000 if reading else None,
-    }
-
-
-@router.get("/system")
-async def system(services: S) -> dict[str, Any]:
-    """How the backend is: broker, store, what was counted since the start."""
-    return {
-        "broker_connected": services.broker_connected(),
-        "ingest": vars(services.ingest.counts),
-        "stored": await asyncio.to_thread(services.readings.counts),
-        "figures": services.live.figures(services.now_ms()),
     }

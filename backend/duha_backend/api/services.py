@@ -2,12 +2,15 @@
 
 import asyncio
 import datetime as dt
+import importlib.metadata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Cookie, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from duha_backend.books import Books
 from duha_backend.control import Control
 from duha_backend.errors import Forbidden
 from duha_backend.ingest import Ingest
@@ -32,10 +35,17 @@ class Services:
         now_ms: Callable[[], int],
         real_ms: Callable[[], int],
         broker_connected: Callable[[], bool],
+        books: Books,
+        data: Path,
+        roles: frozenset[str],
         city: str,
         name: str,
         rate: float,
     ) -> None:
+        self.books = books
+        self.data = data
+        self.roles = roles
+        self.version = importlib.metadata.version("duha")
         self.registry = registry
         self.readings = readings
         self.live = live

@@ -11,7 +11,7 @@ const {t, number} = l10n;
 const $ = selector => document.querySelector(selector);
 const SHOWN_PROBLEMS = 200;
 
-let city, state, map = null, seq = 0, figures = {}, controllers = [], chosen = null, source = null;
+let city, state, map = null, seq = 0, assets = 0, figures = {}, controllers = [], chosen = null, source = null;
 let cityNow = 0, heard = 0;  // the city's clock at the last tick, and when that was here
 const now = () => cityNow + (performance.now() - heard) * city.rate;
 
@@ -69,6 +69,8 @@ function listen() {
     cityNow = tick.now;
     heard = performance.now();
     figures = tick.figures;
+    if (assets && tick.assets && tick.assets !== assets) return location.reload();  // an import
+    assets = tick.assets;
     if (tick.seq <= seq) return;
     if (tick.seq !== seq + 1) return resync();
     seq = tick.seq;

@@ -23,6 +23,7 @@ legend-full = plné světlo
 legend-failure = porucha, neplní povel
 legend-lost = neodpovídá, bez dat
 state-unknown = zatím bez údajů
+state-not_networked = bez dálkové správy
 state-stale = rozvaděč neposílá data
 state-no_answer = neodpovídá
 state-diverged = neplní povel

@@ -23,6 +23,7 @@ legend-full = full light
 legend-failure = lamp failure, not as asked
 legend-lost = no answer, no data
 state-unknown = nothing known yet
+state-not_networked = not connected
 state-stale = no data from the cabinet
 state-no_answer = no answer
 state-diverged = not as asked

@@ -1,0 +1,150 @@
+"""Assets in and out, what was refused and its replay, the audit log, backups."""
+
+import asyncio
+import datetime as dt
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from duha_backend import assets as files
+from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Who, iso, record
+from duha_backend.errors import Invalid
+
+router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+LARGEST_IMPORT = 256 * 1024 * 1024
+
+
+class ReplayIn(BaseModel):
+    """Which refused things are examined once more."""
+
+    ids: list[int] = Field(min_length=1, max_length=10_000)
+
+
+@router.get("/assets")
+async def assets(
+    services: S,
+    kind: str | None = None,
+    cabinet: str | None = None,
+    cursor: str = "",
+    limit: Limit = 500,
+) -> dict[str, Any]:
+    """Assets by id, page by page: ask again with `cursor` until it is null."""
+    rows = await asyncio.to_thread(
+        services.registry.asset_page, kind, cabinet, cursor, limit + 1
+    )
+    more = len(rows) > limit
+    items = [asset._asdict() for asset in rows[:limit]]
+    return {"items": items, "cursor": items[-1]["id"] if more else None}
+
+
+@router.get("/assets.csv", response_class=Response)
+async def assets_csv(services: S) -> Response:
+    """All assets as CSV, in the form that an import takes."""
+    found = await asyncio.to_thread(services.registry.assets)
+    text = await asyncio.to_thread(files.to_csv, found)
+    return Response(text, media_type="text/csv; charset=utf-8")
+
+
+@router.get("/assets.geojson")
+async def assets_geojson(services: S) -> dict[str, Any]:
+    """All assets and streets as GeoJSON, in the form that an import takes."""
+    found = await asyncio.to_thread(services.registry.assets)
+    streets = await asyncio.to_thread(services.registry.streets)
+    return files.to_geojson(found, streets)
+
+
+@router.post("/assets/import")
+async def import_assets(
+    request: Request,
+    services: S,
+    who: Who,
+    dry_run: Annotated[bool, Query(description="Only say what would happen.")] = True,
+    skip_bad: Annotated[bool, Query(description="Take the good rows alone.")] = False,
+) -> dict[str, Any]:
+    """Take assets from a CSV or GeoJSON body; each bad row is named with its reason.
+
+    A dry run, which is what happens when nothing else is said, changes nothing. A file with
+    bad rows is taken only with `skip_bad`.
+    """
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > LARGEST_IMPORT:
+            raise Invalid(f"a file is {LARGEST_IMPORT >> 20} MiB at most")
+    registry = services.registry
+    cabinets = await asyncio.to_thread(registry.assets, "cabinet")
+    parsed = await asyncio.to_thread(
+        files.parse, bytes(raw), [cabinet.id for cabinet in cabinets]
+    )
+    taken = not dry_run and (skip_bad or not parsed.problems)
+    if taken:
+        await asyncio.to_thread(registry.put_assets, parsed.assets, parsed.streets)
+        detail = f"{len(parsed.assets)} assets, {len(parsed.problems)} bad rows"
+        await record(services, who, "import", "assets", detail)
+    return {
+        "taken": taken,
+        "assets": len(parsed.assets),
+        "streets": len(parsed.streets),
+        "problems": [problem._asdict() for problem in parsed.problems[:1000]],
+        "problem_count": len(parsed.problems),
+    }
+
+
+@router.get("/quarantine")
+async def quarantine(
+    services: S,
+    cursor: int | None = None,
+    controller: str | None = None,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """What was refused, newest first: reason and bytes."""
+    rows = await asyncio.to_thread(
+        services.books.quarantine, cursor, limit + 1, controller
+    )
+    more = len(rows) > limit
+    items = [
+        row
+        | {
+            "received": iso(row["received"]),
+            "replayed": row["replayed"] and iso(row["replayed"]),
+            "raw": bytes(row["raw"]).decode(errors="backslashreplace"),
+        }
+        for row in rows[:limit]
+    ]
+    return {"items": items, "cursor": items[-1]["id"] if more else None}
+
+
+@router.post("/quarantine/replay")
+async def replay(body: ReplayIn, services: S, who: Who) -> dict[str, Any]:
+    """Examine refused things by the rules of now, and store what is fine."""
+    found = await services.ingest.replay(body.ids, services.city)
+    stored = [number for number, reason in found.items() if not reason]
+    await record(services, who, "replay", "quarantine", f"{len(stored)} stored")
+    refused = [{"id": n, "reason": reason} for n, reason in found.items() if reason]
+    return {"stored": stored, "refused": refused}
+
+
+@router.get("/audit")
+async def audit(
+    services: S, cursor: int | None = None, limit: Limit = 100
+) -> dict[str, Any]:
+    """Who did what, newest first."""
+    rows = await asyncio.to_thread(services.registry.audit_page, cursor, limit + 1)
+    more = len(rows) > limit
+    items = [row | {"at": iso(row["ts"])} for row in rows[:limit]]
+    return {"items": items, "cursor": items[-1]["id"] if more else None}
+
+
+@router.post("/backups", status_code=201)
+async def backup(services: S, who: Who) -> dict[str, Any]:
+    """Copy the embedded stores, while they run, into a folder beside the data."""
+    moment = dt.datetime.fromtimestamp(services.real_ms() / 1000, dt.UTC)
+    folder = services.data / "backups" / moment.strftime("%Y%m%dT%H%M%S%fZ")
+    folder.mkdir(parents=True)
+    made = [
+        await services.readings.backup(folder),
+        await asyncio.to_thread(services.registry.backup, folder),
+    ]
+    await record(services, who, "backup", str(folder), "")
+    return {"folder": str(folder), "files": [name for name in made if name]}

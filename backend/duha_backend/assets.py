@@ -1,0 +1,246 @@
+"""Assets from and to files: CSV as spreadsheets write it, GeoJSON as maps do. Pure.
+
+Nothing is taken over in silence: every row that cannot be an asset is named, with its
+reason, so that a dry run shows what an import would do.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from duha_backend.registry import Asset
+from duha_contract.topics import is_id
+
+ASSET_KINDS = (
+    "cabinet", "luminaire", "meter", "rain_gauge", "rain_detector", "lux",
+)  # fmt: skip
+_NEEDED = ("id", "kind", "latitude", "longitude")
+_TRUE = {"1", "true", "yes", "ano", "y", "a", ""}
+_FALSE = {"0", "false", "no", "ne", "n"}
+
+
+class Problem(NamedTuple):
+    """A row that cannot be taken, and why. Rows count from 1, with the header in CSV."""
+
+    row: int
+    id: str
+    reason: str
+
+
+@dataclass
+class Parsed:
+    """What a file holds."""
+
+    assets: list[Asset] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    streets: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def parse(raw: bytes, known_cabinets: Iterable[str] = ()) -> Parsed:
+    """Read a file of either form.
+
+    Parameters
+    ----------
+    raw : bytes
+        GeoJSON (a FeatureCollection), or CSV with a header: UTF-8 or Windows-1250, with
+        comma, semicolon or tab, and decimal comma or point.
+    known_cabinets : iterable of str
+        Cabinets that are there already; others must be in the file.
+    """
+    text = _decoded(raw)
+    read = _from_geojson if text.lstrip().startswith("{") else _from_csv
+    return _checked(read(text), set(known_cabinets))
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1250", errors="replace")
+
+
+def _from_csv(text: str) -> Parsed:
+    parsed = Parsed()
+    header = text.split("\n", 1)[0]
+    separator = max(";,\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator)
+    names = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = names
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        reason = f"the header lacks {', '.join(missing)}; it has {', '.join(names)}"
+        parsed.problems.append(Problem(1, "", reason))
+        return parsed
+    _take(parsed, enumerate(reader, 2), lambda row: row)
+    return parsed
+
+
+def _from_geojson(text: str) -> Parsed:
+    parsed = Parsed()
+    try:
+        features = json.loads(text)["features"]
+    except (ValueError, KeyError, TypeError) as error:
+        parsed.problems.append(Problem(1, "", f"no FeatureCollection: {error}"))
+        return parsed
+    places = []
+    for number, feature in enumerate(features, 1):
+        kind = ((feature or {}).get("properties") or {}).get("kind")
+        if kind == "street":
+            _take_street(parsed, number, feature)
+        else:
+            places.append((number, feature))
+    _take(parsed, places, _flat)
+    return parsed
+
+
+def _flat(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """A point feature as the row that CSV would have."""
+    if not isinstance(feature, Mapping):
+        raise TypeError(f"{feature!r} is no feature with a geometry")
+    geometry = feature.get("geometry") or {}
+    if geometry.get("type") != "Point":
+        raise ValueError(f"the geometry is a {geometry.get('type')}, not a Point")
+    longitude, latitude, *_ = geometry["coordinates"]
+    return {
+        **(feature.get("properties") or {}),
+        "longitude": longitude,
+        "latitude": latitude,
+    }
+
+
+def _take(
+    parsed: Parsed,
+    rows: Iterable[tuple[int, Any]],
+    form: Callable[[Any], Mapping[str, Any]],
+) -> None:
+    seen: dict[str, int] = {}
+    shared: dict[str, str] = {}
+    for number, raw in rows:
+        name = ""
+        try:
+            row = form(raw)
+            name = str(row.get("id") or "").strip()
+            asset = _asset(row, shared)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            parsed.problems.append(Problem(number, name, str(error)))
+            continue
+        if asset.id in seen:
+            reason = f"row {seen[asset.id]} has this id already"
+            parsed.problems.append(Problem(number, name, reason))
+            continue
+        seen[asset.id] = number
+        parsed.assets.append(asset)
+        parsed.rows.append(number)
+
+
+def _asset(row: Mapping[str, Any], shared: dict[str, str]) -> Asset:
+    """An asset from a row of text or JSON.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong.
+    """
+
+    def text(name: str) -> str:
+        found = str(row.get(name) or "").strip()
+        return shared.setdefault(found, found)  # streets and cabinets repeat a lot
+
+    if not is_id(text("id")):
+        raise ValueError(f"{text('id')!r} is no id: 1 to 64 of A-Z a-z 0-9 . _ -")
+    if text("kind") not in ASSET_KINDS:
+        raise ValueError(f"kind {text('kind')!r} is none of {', '.join(ASSET_KINDS)}")
+    latitude = _number(row, "latitude", 90)
+    longitude = _number(row, "longitude", 180)
+    return Asset(
+        text("id"), text("kind"), text("cabinet"), text("district"), text("street"),
+        latitude, longitude, text("feeder"), text("type"), _flag(row.get("networked")),
+    )  # fmt: skip
+
+
+def _number(row: Mapping[str, Any], name: str, most: float) -> float:
+    given = row.get(name)
+    try:
+        value = float(str(given).strip().replace(",", "."))
+    except ValueError:
+        raise ValueError(f"{name} {given!r} is no number") from None
+    if not -most <= value <= most:
+        raise ValueError(f"{name} {value:g} is not between -{most:g} and {most:g}")
+    return value
+
+
+def _flag(value: object) -> bool:
+    text = "" if value is None else str(value).strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f"networked {value!r} is neither yes nor no")
+
+
+def _take_street(parsed: Parsed, number: int, feature: Mapping[str, Any]) -> None:
+    properties = feature["properties"]
+    name = str(properties.get("name", ""))
+    try:
+        line = [[float(x), float(y)] for x, y, *_ in feature["geometry"]["coordinates"]]
+    except (TypeError, ValueError, KeyError) as error:
+        parsed.problems.append(Problem(number, name, f"street without a line: {error}"))
+        return
+    main = bool(properties.get("main", False))
+    parsed.streets.append({"name": name, "main": main, "line": line})
+
+
+def _checked(parsed: Parsed, cabinets: set[str]) -> Parsed:
+    """Without the assets whose cabinet is nowhere."""
+    cabinets = cabinets | {a.id for a in parsed.assets if a.kind == "cabinet"}
+    lost = {
+        number: asset
+        for number, asset in zip(parsed.rows, parsed.assets, strict=True)
+        if asset.cabinet and asset.cabinet not in cabinets
+    }
+    for number, asset in lost.items():
+        reason = f"there is no cabinet {asset.cabinet!r}"
+        parsed.problems.append(Problem(number, asset.id, reason))
+    gone = {asset.id for asset in lost.values()}
+    parsed.assets = [asset for asset in parsed.assets if asset.id not in gone]
+    parsed.problems.sort()
+    return parsed
+
+
+def to_csv(assets: Iterable[Asset]) -> str:
+    """Assets as CSV, with a header; `parse` reads it back."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(Asset._fields)
+    for asset in assets:
+        writer.writerow((*asset[:-1], "yes" if asset.networked else "no"))
+    return out.getvalue()
+
+
+def to_geojson(
+    assets: Iterable[Asset], streets: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Assets and streets as a FeatureCollection; `parse` reads it back."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "LineString", "coordinates": street["line"]},
+            "properties": {"kind": "street", "name": street["name"], "main": street["main"]},
+        }
+        for street in streets
+    ]  # fmt: skip
+    for asset in assets:
+        properties = asset._asdict()
+        place = [properties.pop("longitude"), properties.pop("latitude")]
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Point", "coordinates": place},
+                "properties": properties,
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}

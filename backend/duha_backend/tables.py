@@ -1,0 +1,154 @@
+"""The registry's tables, and how an older registry becomes a present one.
+
+The tables here are the present form; `migrations/` holds the way to it, step by step. A
+test holds both to be the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+meta = sa.MetaData()
+asset = sa.Table(
+    "asset",
+    meta,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False, index=True),
+    sa.Column("cabinet", sa.String, nullable=False, default="", index=True),
+    sa.Column("district", sa.String, nullable=False, default=""),
+    sa.Column("street", sa.String, nullable=False, default="", index=True),
+    sa.Column("latitude", sa.Float, nullable=False),
+    sa.Column("longitude", sa.Float, nullable=False),
+    sa.Column("feeder", sa.String, nullable=False, server_default=""),
+    sa.Column("type", sa.String, nullable=False, server_default=""),
+    sa.Column("networked", sa.Boolean, nullable=False, server_default=sa.true()),
+)
+street = sa.Table(
+    "street",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("main", sa.Boolean, nullable=False),
+    sa.Column("line", sa.JSON, nullable=False),
+)
+document = sa.Table(  # programmes, calendars, groups: small documents by kind and id
+    "document",
+    meta,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+assignment = sa.Table(
+    "assignment",
+    meta,
+    sa.Column("target", sa.String, primary_key=True),
+    sa.Column("calendar", sa.String, nullable=False),
+)
+override = sa.Table(
+    "override",
+    meta,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("target_kind", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("end", sa.BigInteger, nullable=False, index=True),
+    sa.Column("cancelled", sa.BigInteger),
+)
+desired = sa.Table(
+    "desired",
+    meta,
+    sa.Column("controller", sa.String, primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+token = sa.Table(
+    "token",
+    meta,
+    sa.Column("digest", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("expires", sa.BigInteger),
+)
+audit = sa.Table(
+    "audit",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("ts", sa.BigInteger, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("detail", sa.String, nullable=False),
+)
+change = sa.Table(  # a number that grows with every change, so that others look again
+    "change",
+    meta,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+event = sa.Table(
+    "event",
+    meta,
+    sa.Column("controller", sa.String, primary_key=True),
+    sa.Column("ts", sa.BigInteger, primary_key=True),
+    sa.Column("code", sa.String, primary_key=True),
+    sa.Column("device", sa.String, primary_key=True),
+    sa.Column("detail", sa.String, nullable=False),
+)
+quarantine = sa.Table(
+    "quarantine",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("received", sa.BigInteger, nullable=False),
+    sa.Column("controller", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("raw", sa.LargeBinary, nullable=False),
+    sa.Column("replayed", sa.BigInteger),
+)
+unrolled = sa.Table(  # steps with readings that are not in their roll-up yet
+    "unrolled",
+    meta,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("step", sa.String, primary_key=True),
+    sa.Column("start", sa.BigInteger, primary_key=True),
+    sa.Column("mark", sa.String, nullable=False),
+)
+
+
+def open_engine(url: str) -> sa.Engine:
+    """An engine whose tables are in their present form."""
+    made = sa.create_engine(url, pool_pre_ping=True)
+    if made.dialect.name == "sqlite":
+        sa.event.listen(made, "connect", _durable)
+    upgrade(made)
+    return made
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring a registry to the present form; one at a time where several start at once."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as db:
+        if engine.dialect.name == "postgresql":
+            db.execute(sa.text("SELECT pg_advisory_xact_lock(7461)"))
+        config.attributes["connection"] = db
+        names = sa.inspect(db).get_table_names()
+        if "asset" in names and "alembic_version" not in names:
+            alembic.command.stamp(config, "0001")  # from before there were migrations
+        alembic.command.upgrade(config, "head")
+
+
+def insert(db: sa.Connection, table: sa.Table) -> Any:
+    """An INSERT that can say what to do on conflict, in the dialect of the database."""
+    made: Any = postgresql if db.dialect.name == "postgresql" else sqlite
+    return made.insert(table)
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    """SQLite as a store: write-ahead log, on disk at commit, patient with others."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA busy_timeout = 10000")

@@ -1,0 +1,281 @@
+"""The registry on SQLite and on PostgreSQL: one suite, real databases."""
+
+import json
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import servers
+
+from duha_backend import tables
+from duha_backend.assets import ASSET_KINDS, parse, to_csv, to_geojson
+from duha_backend.books import Books
+from duha_backend.leader import Leadership
+from duha_backend.registry import Asset, Group, Registry
+from duha_backend.validate import Examined, Reject
+from duha_contract.messages import Batch, Event
+from duha_sim.streets import generate, geojson
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with servers.postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/registry.db"
+        return
+    server = request.getfixturevalue("server")
+    yield from fresh_database(server)
+
+
+def fresh_database(server):
+    name = f"t{time.time_ns()}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield server.rsplit("/", 1)[0] + f"/{name}"
+    with engine.connect() as db:
+        db.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(url):
+    made = Registry(url)
+    yield made
+    made.close()
+
+
+def asset(n, **more):
+    place = {"latitude": 49.7 + n / 1e4, "longitude": 13.3}
+    return Asset(**{"id": f"L{n}", "kind": "luminaire", "cabinet": "", "district": "",
+                    "street": ""} | place | more)  # fmt: skip
+
+
+def test_migrations_lead_to_the_present_tables(registry):
+    with registry.engine.connect() as db:
+        context = MigrationContext.configure(db, opts={"compare_type": True})
+        differences = compare_metadata(context, tables.meta)
+    assert differences == []
+
+
+def test_a_registry_from_before_migrations_is_brought_up_to_date(tmp_path):
+    url = f"sqlite:///{tmp_path}/registry.db"
+    engine = sa.create_engine(url)
+    old = sa.MetaData()
+    new = {"change", "event", "quarantine", "unrolled"}
+    for table in tables.meta.tables.values():
+        if table.name not in new:
+            table.to_metadata(old)
+    with engine.begin() as db:
+        old.create_all(db)
+        for column in ("feeder", "type", "networked"):
+            db.execute(sa.text(f"ALTER TABLE asset DROP COLUMN {column}"))
+        db.execute(
+            sa.text("INSERT INTO asset VALUES ('L1', 'luminaire', '', '', '', 49, 13)")
+        )
+    engine.dispose()
+    registry = Registry(url)
+    assert registry.assets() == [Asset("L1", "luminaire", "", "", "", 49, 13)]
+    registry.close()
+
+
+def test_several_processes_may_start_at_once(url):
+    made, errors = [], []
+
+    def start():
+        try:
+            made.append(Registry(url))
+        except Exception as error:
+            errors.append(error)
+
+    # SQLite belongs to one process: there they start one after the other.
+    together = 4 if url.startswith("postgresql") else 1
+    threads = [threading.Thread(target=start) for _ in range(together)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for registry in made:
+        registry.close()
+    assert errors == []
+    assert len(made) == together
+
+
+def test_assets_are_put_and_replaced(registry):
+    registry.put_assets([asset(1, cabinet="R1"), asset(2)])
+    registry.put_assets([asset(2, type="LED-40", feeder="F2", networked=False)])
+    assert [a.id for a in registry.assets()] == ["L1", "L2"]
+    assert registry.assets()[1].type == "LED-40"
+    assert registry.assets()[1].networked is False
+    assert registry.owners() == {"L1": "R1"}
+    assert [a.id for a in registry.asset_page("luminaire", None, "L1", 9)] == ["L2"]
+
+
+def test_whoever_looks_sees_that_something_has_changed(registry):
+    assert registry.change("wanted") == 0
+    registry.save(Group("g", "G", ("L1",)))
+    registry.assign("*", "c")
+    assert registry.change("wanted") == 2
+    assert registry.change("assets") == 0
+    registry.put_assets([asset(1)])
+    assert registry.change("assets") == 1
+    assert registry.groups() == [Group("g", "G", ("L1",))]
+
+
+def test_tokens_and_audit(registry):
+    token = registry.new_token("eva", expires=5000)
+    assert registry.who(token, 4999) == "eva"
+    assert registry.who(token, 5000) is None
+    registry.record(1, "eva", "override", "city", "why")
+    registry.record(2, "eva", "cancel", "city", "")
+    assert [line["action"] for line in registry.audit_page(None, 9)] == ["cancel", "override"]  # fmt: skip
+
+
+def test_books_keep_events_once_and_poison_bounded(registry, monkeypatch):
+    books = Books(registry.engine)
+    events = (Event(5, "counter_reset", "SR-01"), Event(5, "outbox_full"))
+    batch = Batch(1, "b", "o", 1, "trusted", events=events)
+    for _ in range(2):
+        books.write([Examined("RVO-001", batch)], 7)
+    assert {e["code"] for e in books.events(0, 9, "RVO-001", 9)} == {"counter_reset", "outbox_full"}  # fmt: skip
+    monkeypatch.setattr("duha_backend.books.MOST_QUARANTINED", 10)
+    monkeypatch.setattr("duha_backend.books._TRIM_EVERY", 20)
+    for n in range(60):
+        books.refuse([Reject("RVO-001", f"reason {n}", b"\x00raw")], n)
+    assert books.count() == {"event": 2, "quarantine": 10}
+    page = books.quarantine(None, 3)
+    assert [row["reason"] for row in page] == ["reason 59", "reason 58", "reason 57"]
+    assert bytes(page[0]["raw"]) == b"\x00raw"
+    assert [r["reason"] for r in books.quarantine(page[-1]["id"], 1)] == ["reason 56"]
+    assert books.quarantine(None, 9, "RVO-002") == []
+
+
+def test_one_leads_and_the_next_takes_over(server):
+    for url in fresh_database(server):
+        first, second = Registry(url), Registry(url)
+        a, b = Leadership(first.engine), Leadership(second.engine)
+        assert a.ask()
+        assert not b.ask()
+        assert a.ask()
+        with first.engine.connect() as db:  # the leader's connection is cut
+            db.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                    " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+                )
+            )
+        time.sleep(0.2)
+        assert b.ask()
+        assert not a.ask()
+        assert not a.ask()
+        b.close()
+        assert a.ask()
+        a.close()
+        first.close()
+        second.close()
+
+
+def test_with_sqlite_there_is_no_other(tmp_path):
+    registry = Registry.in_folder(tmp_path)
+    assert Leadership(registry.engine).ask()
+    registry.close()
+
+
+# -- files -------------------------------------------------------------------------------
+
+CSV = """\
+ID;Kind;Cabinet;Latitude;Longitude;Street;Networked;Note
+RVO-001;cabinet;;49,7475;13,3776;Křižíkova;ano;
+L1;luminaire;RVO-001;49,7476;13,3777;Křižíkova;;
+L2;luminaire;;49.7477;13.3778;Křižíkova;ne;on a house
+L1;luminaire;RVO-001;49,7;13,3;;;
+L 3;luminaire;RVO-001;49,7;13,3;;;
+L4;toaster;RVO-001;49,7;13,3;;;
+L5;luminaire;RVO-009;49,7;13,3;;;
+L6;luminaire;RVO-001;north;13,3;;;
+L7;luminaire;RVO-001;49,7;313;;;
+L8;luminaire;RVO-001;49,7;13,3;;perhaps;
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1250"])
+def test_a_spreadsheet_is_read_and_each_bad_row_is_named(encoding):
+    found = parse(CSV.encode(encoding))
+    assert [a.id for a in found.assets] == ["RVO-001", "L1", "L2"]
+    assert found.assets[1] == Asset("L1", "luminaire", "RVO-001", "", "Křižíkova", 49.7476, 13.3777)  # fmt: skip
+    assert found.assets[2].networked is False
+    reasons = {p.row: p.reason for p in found.problems}
+    assert list(reasons) == [5, 6, 7, 8, 9, 10, 11]
+    for row, named in zip(
+        reasons,
+        ("row 3", "L 3", "toaster", "RVO-009", "north", "313", "perhaps"),
+        strict=True,
+    ):
+        assert named in reasons[row]
+
+
+def test_a_cabinet_may_be_there_already():
+    line = b"id,kind,cabinet,latitude,longitude\nL5,luminaire,RVO-009,49,13\n"
+    assert parse(line).problems
+    assert not parse(line, ["RVO-009"]).problems
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (b"a,b\n1,2\n", "lacks id, kind, latitude, longitude"),
+        (b'{"type": "Topology"}', "no FeatureCollection"),
+        (b'{"features": [null]}', "geometry"),
+        (b'{"features": [{"geometry": {"type": "Polygon"}}]}', "Polygon"),
+        (
+            b'{"features": [{"properties": {"kind": "street"}}]}',
+            "street without a line",
+        ),
+        (b"\x00\xff\xfe", "lacks"),
+    ],
+)
+def test_what_is_no_such_file_is_said(raw, named):
+    found = parse(raw)
+    assert found.assets == []
+    assert named in found.problems[0].reason
+
+
+names = st.from_regex(r"[A-Za-z0-9._-]{1,12}", fullmatch=True)
+words = st.text("ěščřžýáíé abcXYZ,;\"'1", max_size=12).map(str.strip)
+some_assets = st.lists(
+    st.builds(
+        Asset, names, st.sampled_from(ASSET_KINDS), st.just(""), words, words,
+        st.floats(-90, 90), st.floats(-180, 180), words, words, st.booleans(),
+    ),
+    unique_by=lambda a: a.id,
+)  # fmt: skip
+
+
+@given(some_assets)
+def test_what_is_exported_is_imported(assets):
+    assert parse(to_csv(assets).encode()).assets == assets
+    text = json.dumps(to_geojson(assets, []))
+    assert parse(text.encode()).assets == assets
+
+
+def test_the_generated_city_is_imported(registry):
+    city = geojson(generate(2, 5, 2))
+    found = parse(json.dumps(city).encode())
+    assert found.problems == []
+    registry.put_assets(found.assets, found.streets)
+    again = parse(
+        json.dumps(to_geojson(registry.assets(), registry.streets())).encode()
+    )
+    assert sorted(again.assets) == sorted(found.assets)
+    assert again.streets == found.streets
