@@ -25,6 +25,12 @@ bench: .venv/.dev  ## speed and memory, as figures (one JSON object as the last 
 bench-edge: .venv/.dev  ## the agent on its lines: efficiency, dead units, wrong answers
 	$(BIN)/python -m benchmarks.edge $(ARGS)
 
+bench-ingest: .venv/.dev tools  ## a million lights a minute into the stores, for ten minutes (ARGS="--minutes 1")
+	$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+bench-queries: .venv/.dev  ## what dashboards ask, over a month of a city (generates 17 GB once)
+	$(BIN)/python -m benchmarks.queries $(ARGS)
+
 docs: .venv/.dev  ## write docs/reference/ anew from the code
 	$(BIN)/python docs/generate.py
 

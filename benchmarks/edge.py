@@ -129,7 +129,7 @@ async def misattributed(folder: Path, requests: int = 10_000) -> dict[str, float
                 found = await bus.read(unit, Block(table, address, length))
                 good += 1
                 wrong += list(found.values()) != Told(unit).read(table, address, length)
-            for health in bus._health.values():  # noqa: SLF001
+            for health in bus._health.values():
                 health.misses = 0  # to leave a unit alone would hide what is measured
     await port.close()
     return {"misattributed": wrong, "asked": requests, "answered_right": good - wrong}

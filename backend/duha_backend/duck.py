@@ -90,7 +90,7 @@ class DuckReadings:
                     _insert(db, kind, frame)
                 for kind, frame in merged(known).items():
                     _insert_missing(db, kind, frame)
-                db.executemany("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?)", lines)
+                _write_held(db, lines)
                 db.execute("COMMIT")
             except BaseException:
                 db.execute("ROLLBACK")
@@ -276,7 +276,7 @@ class DuckReadings:
                 lines = self._held.merged()
                 db.execute("BEGIN")
                 db.execute("DELETE FROM held")
-                db.executemany("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?)", lines)
+                _write_held(db, lines)
                 db.execute("COMMIT")
                 self._held = _Held(lines)
             db.execute("CHECKPOINT")
@@ -430,6 +430,18 @@ def _lines(messages: Sequence[Examined]) -> list[tuple[Any, ...]]:
         if m.batch is not None
         for t in m.tables
     ]  # fmt: skip
+
+
+def _write_held(db: duckdb.DuckDBPyConnection, lines: Sequence[Sequence[Any]]) -> None:
+    """Append to the book of batches; as columns, many times faster than line by line."""
+    kinds: tuple[Any, ...] = (object, object, np.int64, np.int64, object, np.int64)
+    columns = zip(*lines, strict=True)
+    book = {
+        f"c{n}": np.array(column, dtype=kind)
+        for n, (column, kind) in enumerate(zip(columns, kinds, strict=True))
+    }
+    db.execute("INSERT INTO held SELECT * FROM book")
+    del book
 
 
 def _distinct(values: Frame) -> bool:

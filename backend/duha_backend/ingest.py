@@ -158,8 +158,8 @@ class Ingest:
         lost = {id(message) for message in missed}
         done = [message for message in examined if id(message) not in lost]
         self._count(done)
-        for controller, ack in _acks(done):
-            await self._acknowledge(controller, ack)
+        sending = (self._acknowledge(*ack) for ack in _acks(done))
+        await asyncio.gather(*sending)
 
     async def _book(self, messages: list[Examined]) -> None:
         books, now = self._books, self._clock.now_ms()

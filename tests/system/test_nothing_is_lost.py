@@ -92,16 +92,19 @@ class Recorder:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="recorder")
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe(
-            "duha/v1/+/+/data", 1
+            "duha/v1/plzen/+/data", 1
         )
         self._client.on_message = self._take
         self._client.connect_async("127.0.0.1", port)
         self._client.loop_start()
 
     def _take(self, _client, _data, message):
-        for table in decode(message.payload, Batch).tables:
+        if not message.topic.endswith("/data"):
+            return  # the embedded broker takes a wildcard for more than it is
+        for table in decode(bytes(message.payload), Batch).tables:
             self.seen[table.kind] |= {(row[0], row[1]) for row in table.rows}
 
     def stop(self):
         self._client.disconnect()
         self._client.loop_stop()
+        del self._client  # its last sockets close when nobody holds it any more
