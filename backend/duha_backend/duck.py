@@ -11,10 +11,11 @@ holds, and looks a reading up only when it is not newer than what its controller
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import threading
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,18 @@ class DuckReadings:
 
     def __init__(self, path: Path, memory_mib: int = 256, threads: int = 2) -> None:
         self._path = path
-        self._db = duckdb.connect(str(path))
+        self._options = (f"{memory_mib}MiB", threads)
+        self._deciding = threading.Lock()
+        """What is new is decided, and stored, by one writer at a time."""
         self._writing = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        """Open the file and learn what it holds."""
+        memory, threads = self._options
+        self._db = duckdb.connect(str(self._path))
         self._db.execute("SET TimeZone = 'UTC'")
-        self._db.execute(f"SET memory_limit = '{memory_mib}MiB'")
+        self._db.execute(f"SET memory_limit = '{memory}'")
         self._db.execute(f"SET threads = {threads}")
         self._db.execute("SET preserve_insertion_order = false")
         for kind, quantities in KINDS.items():
@@ -67,6 +76,30 @@ class DuckReadings:
         )
         self._held = _Held(self._ask("SELECT * FROM held", []))
         self._rolled = {kind: self._rolled_until(kind) for kind in KINDS}
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction, one at a time.
+
+        When a full disk keeps DuckDB from a checkpoint, it declares the whole database
+        invalid: the file is opened anew, and what it holds is learnt anew too, because the
+        transaction may be in its log all the same.
+        """
+        with self._writing:
+            try:
+                with self._db.cursor() as db:
+                    db.execute("BEGIN")
+                    try:
+                        yield db
+                        db.execute("COMMIT")
+                    except BaseException:
+                        _roll_back(db)
+                        raise
+            except (duckdb.FatalException, duckdb.ConnectionException):
+                with contextlib.suppress(duckdb.Error):
+                    self._db.close()
+                self._open()
+                raise
 
     # -- writing -----------------------------------------------------------------
 
@@ -79,22 +112,17 @@ class DuckReadings:
         return []
 
     def _write(self, messages: Sequence[Examined]) -> None:
-        with self._writing, self._db.cursor() as db:
+        with self._deciding:
             fresh, known = self._sorted(messages)
             lines = _lines(fresh + known)
             if not lines:
                 return
-            db.execute("BEGIN")
-            try:
+            with self._changing() as db:
                 for kind, frame in merged(fresh).items():
                     _insert(db, kind, frame)
                 for kind, frame in merged(known).items():
                     _insert_missing(db, kind, frame)
                 _write_held(db, lines)
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
             self._held.add(lines)
 
     def _sorted(
@@ -242,27 +270,21 @@ class DuckReadings:
         bounds = [_time(start_ms), _time(start_ms + width)]
         source = _binned(kind) if step == "15m" else _days_of(kind, f"{kind}_15m")
         cabinets = _across(KINDS[kind], "answered")
-        with self._writing, self._db.cursor() as db:
-            db.execute("BEGIN")
-            try:
-                for table in (f"{kind}_{step}", f"{kind}_cabinet_{step}"):
-                    db.execute(f"DELETE FROM {table} WHERE ts = ?", bounds[:1])
-                db.execute(
-                    f"INSERT INTO {kind}_{step} BY NAME SELECT * FROM ({source})"
-                    " ORDER BY device",
-                    bounds,
-                )
-                db.execute(
-                    f"INSERT INTO {kind}_cabinet_{step} BY NAME SELECT controller, ts,"
-                    " count(*) AS devices, count(*) FILTER (n > 0) AS answered,"
-                    f" {cabinets} FROM (SELECT *, 1 AS answered FROM {kind}_{step}"
-                    " WHERE ts = ?) GROUP BY controller, ts",
-                    bounds[:1],
-                )
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
+        with self._changing() as db:
+            for table in (f"{kind}_{step}", f"{kind}_cabinet_{step}"):
+                db.execute(f"DELETE FROM {table} WHERE ts = ?", bounds[:1])
+            db.execute(
+                f"INSERT INTO {kind}_{step} BY NAME SELECT * FROM ({source})"
+                " ORDER BY device",
+                bounds,
+            )
+            db.execute(
+                f"INSERT INTO {kind}_cabinet_{step} BY NAME SELECT controller, ts,"
+                " count(*) AS devices, count(*) FILTER (n > 0) AS answered,"
+                f" {cabinets} FROM (SELECT *, 1 AS answered FROM {kind}_{step}"
+                " WHERE ts = ?) GROUP BY controller, ts",
+                bounds[:1],
+            )
         if step == "15m":
             self._rolled[kind] = max(self._rolled[kind], start_ms + width)
 
@@ -273,7 +295,7 @@ class DuckReadings:
     def _expire(self, retention: Retention, now_ms: int) -> None:
         kept = {"": retention.raw, "_15m": retention.quarters, "_1d": retention.days}
         kept |= {"_cabinet_15m": retention.quarters, "_cabinet_1d": retention.days}
-        with self._writing, self._db.cursor() as db:
+        with self._changing() as db:
             for kind in KINDS:
                 for suffix, days in kept.items():
                     if days is not None:
@@ -281,11 +303,10 @@ class DuckReadings:
                         db.execute(f"DELETE FROM {kind}{suffix} WHERE ts < ?", [before])
             if self._held.written > _MERGE_OVER:
                 lines = self._held.merged()
-                db.execute("BEGIN")
                 db.execute("DELETE FROM held")
                 _write_held(db, lines)
-                db.execute("COMMIT")
                 self._held = _Held(lines)
+        with self._writing, self._db.cursor() as db:
             db.execute("CHECKPOINT")
 
     async def backup(self, folder: Path) -> str | None:
@@ -569,6 +590,12 @@ def _across(quantities: Sequence[Quantity], weight: str) -> str:
     return ", ".join(
         f"{ways[q.over_devices].format(q.name, weight)} AS {q.name}" for q in quantities
     )
+
+
+def _roll_back(db: duckdb.DuckDBPyConnection) -> None:
+    """Give a transaction up; one whose commit failed is given up already."""
+    with contextlib.suppress(duckdb.TransactionException):
+        db.execute("ROLLBACK")
 
 
 def _unmasked(column: Any) -> Array:

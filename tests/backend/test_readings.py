@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import uuid
 from itertools import pairwise
 
@@ -347,6 +348,39 @@ async def test_what_is_expired_is_gone_and_longer_steps_stay(duck):
     assert length(await duck.latest("luminaire", 0)) == 0
     found = await duck.window("luminaire", "L1", T0, T0 + DAY_MS, "15m")
     assert found["n"].tolist() == [15]
+
+
+async def test_a_disk_that_was_full_is_no_end(duck, tmp_path):
+    """Neither the log nor the file may grow: DuckDB gives itself up, and is opened anew."""
+    devices = [f"L{n:04d}" for n in range(2000)]
+    duck._db.execute("SET checkpoint_threshold = '100KiB'")
+    following = 1
+    for _ in range(10):
+        await duck.write([lamps(following, devices, T0 + following)], T0)
+        following += 1
+    size = (tmp_path / "readings.duckdb").stat().st_size
+    failed: set[type] = set()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (size + 1000, 4096):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+        duck._db.execute("SET checkpoint_threshold = '100KiB'")
+        try:
+            for _ in range(40):
+                batch = lamps(following, devices, T0 + following)
+                batch.tables[0].values["power_w"] = np.random.default_rng().uniform(0, 90, 2000)  # fmt: skip
+                try:
+                    await duck.write([batch], T0)
+                    following += 1
+                except duckdb.Error as error:
+                    failed.add(type(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        for _ in range(3):
+            await duck.write([lamps(following, devices, T0 + following)], T0)
+            following += 1
+    assert duckdb.FatalException in failed
+    rows = duck._ask("SELECT count(*), count(DISTINCT (device, ts)) FROM luminaire", [])
+    assert rows == [((following - 1) * 2000,) * 2]
 
 
 async def test_a_backup_while_it_runs_is_whole(duck, tmp_path):
