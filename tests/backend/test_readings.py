@@ -59,7 +59,8 @@ def influx_url(tmp_path_factory):
 
 
 REMOTE = "DUHA_TEST_INFLUXDB_URL"
-STORES = ["duck", "influxd", *([REMOTE] if REMOTE in os.environ else [])]
+SERVERS = ["influxd", *([REMOTE] if REMOTE in os.environ else [])]
+STORES = ["duck", *(pytest.param(name, marks=pytest.mark.system) for name in SERVERS)]
 
 
 @pytest.mark.skipif(REMOTE in os.environ, reason="the whole suite runs against it")
@@ -410,7 +411,7 @@ def test_parquet_is_read_by_anybody(tmp_path):
     assert rows[1][:2] == ("L2", T0 + 1)
 
 
-# -- InfluxDB ----------------------------------------------------------------------------
+# -- InfluxDB (a real server: part of the slower tests) ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -421,12 +422,14 @@ async def influx(influx_url):
     await made.close()
 
 
+@pytest.mark.system
 async def test_a_database_that_is_not_there_is_named(influx):
     with pytest.raises(StoreDown, match="init-influx") as caught:
         await influx.write([lamps(1)], T0)
     assert caught.value.after_s == 30
 
 
+@pytest.mark.system
 async def test_preparing_twice_is_preparing_once(influx):
     first = await influx.prepare(Retention(raw=30))
     assert await influx.prepare(Retention(raw=30)) == first
@@ -436,6 +439,7 @@ async def test_preparing_twice_is_preparing_once(influx):
     assert series[0]["values"][0][1] == "720h0m0s"
 
 
+@pytest.mark.system
 async def test_what_is_older_than_kept_is_refused_and_the_rest_is_written(influx):
     import time
 
@@ -460,6 +464,7 @@ async def test_a_server_that_is_not_there_is_down():
     await store.close()
 
 
+@pytest.mark.system
 async def test_victoria_metrics_takes_the_same_lines(tmp_path):
     """The way of 2.x and 3.x, through influxdb-client, to another server that speaks it."""
     import json

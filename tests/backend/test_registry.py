@@ -28,7 +28,7 @@ def server(tmp_path_factory):
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
 def url(request, tmp_path):
     """An empty database of each kind."""
     if request.param == "sqlite":
@@ -161,6 +161,7 @@ def test_books_keep_events_once_and_poison_bounded(registry, monkeypatch):
     assert books.quarantine(None, 9, "RVO-002") == []
 
 
+@pytest.mark.system
 def test_one_leads_and_the_next_takes_over(server):
     for url in fresh_database(server):
         first, second = Registry(url), Registry(url)

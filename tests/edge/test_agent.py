@@ -466,6 +466,7 @@ async def test_a_controller_that_boots_in_1970_lights_and_dates_its_readings_lat
         assert "clock_set" in codes(made.agent)
 
 
+@pytest.mark.system  # real seconds of waiting
 async def test_a_full_disk_is_an_alarm_and_ends_by_itself(tmp_path):
     async with cabinet(tmp_path) as made:
         await asyncio.sleep(0.4)

@@ -200,6 +200,7 @@ async def test_a_silent_unit_is_named_and_soon_left_alone(kind, tmp_path):
         assert await bus.read(1, Block("holding", 0, 1)) == {0: 1000}
 
 
+@pytest.mark.system  # real seconds of waiting
 async def test_a_late_answer_is_never_taken_for_another(tmp_path):
     """The measured fault of bare Modbus libraries, cured: each value is its own."""
     async with connected("rtu", tmp_path, timeout_s=0.1) as (bus, line):
@@ -224,6 +225,7 @@ async def test_a_late_answer_is_never_taken_for_another(tmp_path):
         assert good >= 45
 
 
+@pytest.mark.system  # real seconds of waiting
 async def test_an_answer_later_than_all_patience_gives_itself_away(tmp_path):
     """Later than time-out and listening out together: the unit is sounded before it is believed."""
     async with connected("rtu", tmp_path, timeout_s=0.05) as (bus, line):

@@ -79,6 +79,7 @@ async def test_reading_and_writing_within_what_is_allowed(tmp_path):
         assert city.luminaires["RVO-001-L003"].lamp.setpoint == 0
 
 
+@pytest.mark.system  # real seconds of waiting
 async def test_commissioning_judges_each_lamp_and_leaves_it_as_it_was(tmp_path):
     change(tmp_path / "trouble.json", "RVO-001-L002", "burnt_out")
     change(tmp_path / "trouble.json", "RVO-001-L003", "dead")

@@ -26,7 +26,7 @@ from duha_sim.city import SimulatedCity
 from duha_sim.storm import Replay
 from duha_sim.streets import generate
 from duha_sim.trouble import Troubles
-from tests.conftest import tool
+from tests.servers import mosquitto
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -60,28 +60,6 @@ profile = "rain-gauge-generic"
 """
 TIPS = KINDS["rain_gauge"]
 COUNTS = 3 + [quantity.name for quantity in TIPS].index("counts")
-
-
-@contextlib.contextmanager
-def mosquitto(port, folder):
-    """A real broker; a second start takes the same port."""
-    conf = folder / "mosquitto.conf"
-    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    process = subprocess.Popen(
-        [tool("mosquitto"), "-c", str(conf)], stderr=subprocess.DEVNULL
-    )
-    for _ in range(100):
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", port), 1),
-        ):
-            break
-        time.sleep(0.05)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 async def collect(port, until):
