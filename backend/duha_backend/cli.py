@@ -57,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", default="Plzeň", help="name of the city on the page")
     run.add_argument("--place", default="49.7475,13.3776", metavar="LAT,LON")
     run.add_argument("--zone", default="Europe/Prague", help="IANA time zone")
-    run.add_argument("--memory-mib", type=int, default=256, help="what DuckDB may use")
+    run.add_argument(
+        "--memory-mib",
+        type=int,
+        default=None,
+        help="what DuckDB may use: 256, of a worker 128",
+    )
     _stores(run)
     _influx_options(run)
     load = commands.add_parser("import", help="take assets from CSV or GeoJSON")
@@ -172,7 +177,7 @@ def _run(options: argparse.Namespace) -> int:
         registry=options.registry,
         influx=_influx(options),
         retention=_retention(options),
-        memory_mib=options.memory_mib,
+        memory_mib=options.memory_mib or (128 if options.role == "ingest" else 256),
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
 
