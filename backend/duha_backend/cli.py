@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duha_backend import logs
 from duha_backend.errors import BackendError
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ from duha_contract.lighting import Place
 def main(arguments: list[str]) -> int:
     """Run a ``duha backend`` command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=os.environ.get("DUHA_LOG", "INFO"),
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    logs.begin()
     try:
         return _COMMANDS[options.command](options)
     except BackendError as error:

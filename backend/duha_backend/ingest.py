@@ -244,7 +244,9 @@ class Ingest:
     def _tell(self, rejects: list[Reject]) -> None:
         self.counts.rejected += len(rejects)
         for reject in rejects[:3]:
-            log.warning("quarantine: %s: %s", reject.controller or "?", reject.reason)
+            who = reject.controller or "?"
+            more = {"controller": reject.controller, "kind": reject.kind}
+            log.warning("quarantine: %s: %s", who, reject.reason, extra=more)
 
     def _lagged(self, seconds: float) -> None:
         for upper in LAGS_S:
