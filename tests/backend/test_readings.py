@@ -319,6 +319,24 @@ async def test_a_file_of_an_earlier_version_is_brought_up_to_date(tmp_path):
     await store.close()
 
 
+async def test_a_finished_hour_is_laid_down_by_device_and_stays_the_same(
+    duck, monkeypatch
+):
+    monkeypatch.setattr("duha_backend.duck._GROUP_ROWS", 50)
+    await fill(duck)
+    ask = "SELECT device, epoch_ms(ts), power_w FROM luminaire"
+    before = duck._ask(ask, [])
+    assert [row[0] for row in before[:3]] == ["L1", "L2", "L1"]
+    for n in range(4):
+        await duck.roll("luminaire", "15m", T0 + n * QUARTER_MS)
+    after = duck._ask(ask, [])
+    assert sorted(after) == sorted(before)
+    hour = [row for row in after if row[1] < T0 + 3_600_000]
+    assert hour == sorted(hour)
+    await duck.write([lamps(1)], T0)  # what is held is still held
+    assert len(duck._ask(ask, [])) == len(before)
+
+
 async def test_disk_use_stays_bounded(tmp_path):
     """Two weeks of a small town with two days kept: the file stops growing."""
     path = tmp_path / "r.duckdb"
