@@ -24,6 +24,7 @@ bind-address = "127.0.0.1:{rpc}"
 [http]
   bind-address = "127.0.0.1:{port}"
   log-enabled = false
+  {http}
 [monitor]
   store-enabled = false
 """
@@ -63,13 +64,15 @@ def until_it_answers(url: str, seconds: float = 20) -> None:
 
 
 @contextlib.contextmanager
-def influxd(folder: Path, port: int | None = None) -> Iterator[str]:
-    """InfluxDB 1.x of Debian; its URL."""
+def influxd(folder: Path, port: int | None = None, http: str = "") -> Iterator[str]:
+    """InfluxDB 1.x of Debian, with more settings of its [http] part; its URL."""
     program = tool("influxd")
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "influxdb.conf"
-    config.write_text(_INFLUX.format(folder=folder, port=port, rpc=free_port()))
+    config.write_text(
+        _INFLUX.format(folder=folder, port=port, rpc=free_port(), http=http)
+    )
     with process(program, "-config", config):
         until_it_answers(f"http://127.0.0.1:{port}/ping")
         yield f"http://127.0.0.1:{port}"

@@ -8,6 +8,7 @@ was read, `duha_15m` and `duha_1d`; measurements are the kinds of devices, and
 """
 
 import asyncio
+import base64
 import gzip
 import json
 import logging
@@ -440,9 +441,9 @@ class InfluxReadings:
         token = self._place.token
         if not token:
             return {}
-        user, found, password = token.partition(":")
-        if found:
-            return {"Authorization": aiohttp.BasicAuth(user, password).encode()}
+        if ":" in token:
+            basic = base64.b64encode(token.encode()).decode()
+            return {"Authorization": f"Basic {basic}"}
         return {"Authorization": f"Token {token}"}
 
     async def _is_old(self) -> bool:

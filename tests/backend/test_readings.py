@@ -1,6 +1,7 @@
 """What every readings store promises, held against each of them: one suite, real servers."""
 
 import contextlib
+import json
 import os
 import resource
 import uuid
@@ -9,6 +10,7 @@ from itertools import pairwise
 import duckdb
 import numpy as np
 import pytest
+from aiohttp import web
 from tests import servers
 
 from duha_backend.duck import DuckReadings, ParquetFile, _include
@@ -475,6 +477,69 @@ async def test_what_is_older_than_kept_is_refused_and_the_rest_is_written(influx
     assert (await influx.window("luminaire", "L1", 0, now + 9))["ts"].tolist() == [now, now + 1]  # fmt: skip
 
 
+@pytest.mark.system
+async def test_a_write_that_is_too_large_goes_in_parts(tmp_path):
+    with servers.influxd(tmp_path, http="max-body-size = 600") as url:
+        store = InfluxReadings(Influx(url), FOREVER)
+        await store.prepare(FOREVER)
+        chance = np.random.default_rng()
+        batches = [
+            lamps(n + 1, ts=T0 + n, power=chance.uniform(0, 90)) for n in range(200)
+        ]
+        assert await store.write(batches, T0) == []
+        assert (await store.counts())["luminaire"] == 400
+        await store.close()
+
+
+@pytest.mark.system
+async def test_a_password_that_is_not_accepted_is_an_alarm(tmp_path):
+    with servers.influxd(tmp_path, http="auth-enabled = true") as url:
+        store = InfluxReadings(Influx(url, "eva:wrong"), FOREVER)
+        with pytest.raises(StoreDown, match="not accepted") as caught:
+            await store.write([lamps(1)], T0)
+        assert caught.value.after_s == 30
+        assert "wrong" not in str(caught.value)
+        await store.close()
+
+
+@pytest.mark.parametrize("version", ["1.8.10", "2.7.0"])
+async def test_what_a_server_answers_decides(version, free_port):
+    """Answers that no real server gives on request: 429, 503, and one bad line of many."""
+    answers = [(429, "7"), (503, "")]
+
+    async def ping(_):
+        return web.Response(status=204, headers={"X-Influxdb-Version": version})
+
+    async def write(request):
+        body = await request.read()  # unzipped already
+        if answers:
+            status, after = answers.pop(0)
+            return web.Response(status=status, headers={"Retry-After": after})
+        bad = b"power_w=66.0" in body
+        text = '{"code":"unprocessable entity","message":"field type conflict"}'
+        return web.Response(status=422, text=text) if bad else web.Response(status=204)
+
+    app = web.Application()
+    app.add_routes([web.get("/ping", ping), web.post("/{way:.*}", write)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", free_port).start()
+    store = InfluxReadings(Influx(f"http://127.0.0.1:{free_port}", "t"), FOREVER)
+    for wait in (7, 1):
+        with pytest.raises(StoreDown) as caught:
+            await store.write([lamps(1)], T0)
+        assert caught.value.after_s == wait
+    batches = [lamps(n, ("L1",), T0 + n, float(n)) for n in range(60, 70)]
+    (reject,) = await store.write(batches, T0)
+    assert "field type conflict" in reject.reason
+    assert (reject.kind, reject.controller) == ("luminaire", "RVO-001")
+    assert json.loads(reject.raw) == {
+        "device": "L1", "ts": T0 + 66, "quality": "good", "power_w": 66.0,
+    }  # fmt: skip
+    await store.close()
+    await runner.cleanup()
+
+
 async def test_a_server_that_is_not_there_is_down():
     store = InfluxReadings(Influx("http://127.0.0.1:1"))
     with pytest.raises(StoreDown, match=r"127\.0\.0\.1:1"):
@@ -485,7 +550,6 @@ async def test_a_server_that_is_not_there_is_down():
 @pytest.mark.system
 async def test_victoria_metrics_takes_the_same_lines(tmp_path):
     """The way of 2.x and 3.x, through influxdb-client, to another server that speaks it."""
-    import json
     import time
     import urllib.request
 
