@@ -494,12 +494,18 @@ async def test_a_write_that_is_too_large_goes_in_parts(tmp_path):
 @pytest.mark.system
 async def test_a_password_that_is_not_accepted_is_an_alarm(tmp_path):
     with servers.influxd(tmp_path, http="auth-enabled = true") as url:
-        store = InfluxReadings(Influx(url, "eva:wrong"), FOREVER)
+        right = InfluxReadings(Influx(url, "eva:příliš"), FOREVER)
+        words = "CREATE USER eva WITH PASSWORD 'příliš' WITH ALL PRIVILEGES"
+        await right._influxql({"q": words})
+        wrong = InfluxReadings(Influx(url, "eva:guess"), FOREVER)
         with pytest.raises(StoreDown, match="not accepted") as caught:
-            await store.write([lamps(1)], T0)
+            await wrong.write([lamps(1)], T0)
+        await wrong.close()
         assert caught.value.after_s == 30
-        assert "wrong" not in str(caught.value)
-        await store.close()
+        assert "guess" not in str(caught.value)
+        await right.prepare(FOREVER)
+        assert await right.write([lamps(1)], T0) == []
+        await right.close()
 
 
 @pytest.mark.parametrize("version", ["1.8.10", "2.7.0"])
