@@ -105,7 +105,7 @@ class Link:
         await self._publish(controller, "desired", document, retain=True)
 
     def _new_client(self) -> aiomqtt.Client:
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             self._broker.host,
             self._broker.port,
             identifier=f"duha-{self._city}-{self._name}",
@@ -115,6 +115,9 @@ class Link:
             timeout=PUBLISH_S,
             max_queued_incoming_messages=5000,
         )
+        # A commit acknowledges to hundreds of controllers at once; that is no trouble.
+        client.pending_calls_threshold = 1000
+        return client
 
     async def _converse(self, client: aiomqtt.Client) -> None:
         topics = (self._data_topic, pattern(self._city, "status"))
