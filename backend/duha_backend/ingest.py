@@ -150,10 +150,15 @@ class Ingest:
         if self._store is None or self._books is None:
             self.counts.messages += len(examined)
             return
-        with_books = [m for m in examined if m.rejects or (m.batch and m.batch.events)]
         with_tables = [m for m in examined if m.tables]
-        booked = await self._try("books", self._book(with_books), with_books)
         stored = await self._try("store", self._keep(with_tables), with_tables)
+        # A message that will come again is booked then: quarantine counts things once.
+        with_books = [
+            m
+            for m in examined
+            if (m.rejects or (m.batch and m.batch.events)) and (stored or not m.tables)
+        ]
+        booked = await self._try("books", self._book(with_books), with_books)
         missed = ([] if booked else with_books) + ([] if stored else with_tables)
         lost = {id(message) for message in missed}
         done = [message for message in examined if id(message) not in lost]

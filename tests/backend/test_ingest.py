@@ -106,6 +106,20 @@ async def test_a_dead_book_holds_up_only_what_needs_it(running):
     assert "event" in running.ingest.alarms["books"]
 
 
+async def test_a_refused_row_is_kept_once_although_its_message_comes_again(running):
+    now = round(time.time() * 1000)
+    both = message(1, ("L1", now, "good", 30), ("L2", now, "good", 9e9))
+    with duckdb.connect(str(running.path)) as beside:
+        beside.execute("ALTER TABLE luminaire RENAME TO away")
+        running.ingest.offer(*both)
+        await until(lambda: running.ingest.counts.failed_commits == 1)
+        beside.execute("ALTER TABLE away RENAME TO luminaire")
+    await asyncio.sleep(1.1)
+    running.ingest.offer(*both)
+    await until(lambda: running.ingest.counts.messages == 1)
+    assert running.books.count()["quarantine"] == 1
+
+
 async def test_memory_is_bounded_by_dropping(running, monkeypatch):
     monkeypatch.setattr(ingest_module, "WAITING_BYTES", 1000)
     for n in range(1, 101):
