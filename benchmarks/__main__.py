@@ -20,8 +20,9 @@ import duckdb
 
 from duha_backend.duck import DuckReadings
 from duha_backend.validate import examine
-from duha_contract.lighting import Calendar, Place, Programme, Step, Sun, level_at
+from duha_contract.lighting import Sun, level_at
 from duha_contract.messages import Batch, Table, encode
+from duha_contract.programmes import Calendar, Effect, Place, Programme, Step
 from duha_contract.quantities import KINDS
 from duha_edge.bus import Bus
 from duha_edge.outbox import Content, Outbox
@@ -133,7 +134,7 @@ def programme() -> dict[str, float]:
         Step("05:00", 80),
         Step("sunrise", 0),
     )
-    street = {"p": Programme("p", "P", steps, 100)}
+    street = {"p": Programme("p", "P", steps, effects=(Effect("wet_road"),))}
     calendar, sun = Calendar("c", "C", "p"), Sun(Place(49.7, 13.4, "Europe/Prague"))
 
     def evaluate() -> int:

@@ -29,8 +29,8 @@ from duha_backend.live import Live
 from duha_backend.readings import DAY_MS, USUAL, Readings, Retention
 from duha_backend.registry import Registry
 from duha_contract.clock import Clock
-from duha_contract.lighting import Place
 from duha_contract.messages import Ack, Desired, Status
+from duha_contract.programmes import Place
 from duha_contract.quantities import KINDS
 
 log = logging.getLogger(__name__)

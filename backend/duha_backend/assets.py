@@ -17,6 +17,7 @@ from duha_contract.topics import is_id
 ASSET_KINDS = (
     "cabinet", "luminaire", "meter", "rain_gauge", "rain_detector", "lux",
 )  # fmt: skip
+PHASES = ("", "L1", "L2", "L3")
 _NEEDED = ("id", "kind", "latitude", "longitude")
 _TRUE = {"1", "true", "yes", "ano", "y", "a", ""}
 _FALSE = {"0", "false", "no", "ne", "n"}
@@ -156,21 +157,35 @@ def _asset(row: Mapping[str, Any], shared: dict[str, str]) -> Asset:
         raise ValueError(f"kind {text('kind')!r} is none of {', '.join(ASSET_KINDS)}")
     latitude = _number(row, "latitude", 90)
     longitude = _number(row, "longitude", 180)
+    if text("phase").upper() not in PHASES:
+        raise ValueError(f"phase {text('phase')!r} is none of L1, L2, L3")
     return Asset(
         text("id"), text("kind"), text("cabinet"), text("district"), text("street"),
         latitude, longitude, text("feeder"), text("type"), _flag(row.get("networked")),
+        text("stretch"), text("pole"), text("phase").upper(), text("asset_id"),
+        _floor(row.get("floor")),
     )  # fmt: skip
 
 
-def _number(row: Mapping[str, Any], name: str, most: float) -> float:
+def _number(
+    row: Mapping[str, Any], name: str, most: float, least: float | None = None
+) -> float:
     given = row.get(name)
     try:
         value = float(str(given).strip().replace(",", "."))
     except ValueError:
         raise ValueError(f"{name} {given!r} is no number") from None
-    if not -most <= value <= most:
-        raise ValueError(f"{name} {value:g} is not between -{most:g} and {most:g}")
+    least = -most if least is None else least
+    if not least <= value <= most:
+        raise ValueError(f"{name} {value:g} is not between {least:g} and {most:g}")
     return value
+
+
+def _floor(value: object) -> float | None:
+    """The least level [%] of a luminaire that must not be dimmed further."""
+    if value is None or not str(value).strip():
+        return None
+    return _number({"floor": value}, "floor", 100, least=0)
 
 
 def _flag(value: object) -> bool:
@@ -217,7 +232,8 @@ def to_csv(assets: Iterable[Asset]) -> str:
     writer = csv.writer(out)
     writer.writerow(Asset._fields)
     for asset in assets:
-        writer.writerow((*asset[:-1], "yes" if asset.networked else "no"))
+        networked = "yes" if asset.networked else "no"
+        writer.writerow(asset._replace(networked=networked))  # type: ignore[arg-type]
     return out.getvalue()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duha_backend.readings import Retention
     from duha_backend.registry import Registry
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
-from duha_contract.lighting import Place
+from duha_contract.programmes import Place
 
 
 def main(arguments: list[str]) -> int:

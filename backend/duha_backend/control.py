@@ -6,37 +6,23 @@ changes; the controller's report says what it has made of it.
 """
 
 import asyncio
-import hashlib
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
-import msgspec
-
-from duha_backend.errors import Conflict, Invalid, NotFound
+from duha_backend.lighting.desk import Desk
+from duha_backend.lighting.roads import Roads
+from duha_backend.lighting.wanted import Compiler, Wanted, reach
 from duha_backend.live import Live
-from duha_backend.registry import Asset, Group, Registry, StoredOverride
-from duha_backend.wet import WetRoads
+from duha_backend.registry import Asset, Registry, Sensed, StoredOverride
 from duha_contract.clock import Clock
-from duha_contract.lighting import (
-    Calendar,
-    Decision,
-    Override,
-    Place,
-    Programme,
-    Sun,
-    check,
-    level_at,
-)
+from duha_contract.lighting import Condition, Decision, Sun, level_at
 from duha_contract.messages import Desired
+from duha_contract.programmes import Place
 
 log = logging.getLogger(__name__)
 
-TargetKind = Literal["luminaire", "street", "group", "cabinet", "city"]
 OverrideState = Literal["pending", "applied", "diverged", "expired", "cancelled"]
-
-LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
 
 Publish = Callable[[str, Desired], Awaitable[None]]
 
@@ -67,7 +53,8 @@ class Control:
         self._clock = clock
         self.place = place
         self._publish = publish
-        self._roads = WetRoads(live)
+        self.roads = Roads(live)
+        self.desk = Desk(registry, live, clock, place, self.roads)
         self._desired = registry.desired()
         self._seen = {name: registry.change(name) for name in ("wanted", "desired")}
         self.leading = True
@@ -116,101 +103,28 @@ class Control:
         if await self._news("wanted"):
             self.touch()
         now = self._clock.now_ms()
-        wet_changed = self._roads.weigh(now)
+        wet_changed = self.roads.weigh(now)
+        if wet_changed:
+            await asyncio.to_thread(self._log_roads)
         ended = any(o.end <= now for d in self._desired.values() for o in d.overrides)
+        ended |= any(c.end <= now for d in self._desired.values() for c in d.conditions)
         if not (self._changed.is_set() or wet_changed or ended):
             return
         self._changed.clear()
         fresh = await asyncio.to_thread(self._compile, now)
+        if fresh:
+            await asyncio.to_thread(self._registry.save_desired, fresh)
         for controller, desired in fresh.items():
-            await asyncio.to_thread(self._registry.save_desired, controller, desired)
             self._desired[controller] = desired
             await self._publish(controller, desired)
 
-    # -- what the operator wants -----------------------------------------------------
-
-    def add_override(
-        self, kind: TargetKind, target: str, override: Override
-    ) -> StoredOverride:
-        """Take an override; it gets its id here.
-
-        Raises
-        ------
-        Invalid
-            Level, end or target cannot be.
-        NotFound
-            There is no such target.
-        """
-        now = self._clock.now_ms()
-        if not 0 <= override.level <= 100:
-            raise Invalid(f"a level is 0 to 100 %, not {override.level}")
-        if override.end <= max(now, override.start):
-            raise Invalid("an override ends after it begins, and in the future")
-        if override.end - now > LONGEST_OVERRIDE_MS:
-            raise Invalid("an override lasts 7 days at most; a programme is for ever")
-        if not self.members(kind, target):
-            raise NotFound(f"no luminaire in {kind} {target!r}")
-        name = f"{now:013d}-{secrets.token_hex(3)}"  # newest last by id
-        stored = StoredOverride(
-            msgspec.structs.replace(override, id=name), kind, target, None
-        )
-        self._registry.add_override(stored)
-        self.touch()
-        return stored
-
-    def save_programme(self, programme: Programme) -> None:
-        """Take a programme; raises ProgrammeError when it cannot be evaluated."""
-        check(programme, self.place)
-        self._registry.save(programme)
-        self.touch()
-
-    def save_calendar(self, calendar: Calendar) -> None:
-        """Take a calendar; raises Conflict when it names a programme that is none."""
-        known = {programme.id for programme in self._registry.programmes()}
-        for name in (calendar.default, *(rule.programme for rule in calendar.rules)):
-            if name not in known:
-                raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
-        self._registry.save(calendar)
-        self.touch()
-
-    def assign(self, target: str, calendar: str | None) -> None:
-        """Assign a calendar to a luminaire, a cabinet or "*".
-
-        Raises
-        ------
-        NotFound
-            There is no such calendar or target.
-        """
-        if calendar is not None and calendar not in {
-            known.id for known in self._registry.calendars()
-        }:
-            raise NotFound(f"no calendar {calendar!r}")
-        if target != "*" and target not in self._live.assets:
-            raise NotFound(f"no luminaire or cabinet {target!r}")
-        self._registry.assign(target, calendar)
-        self.touch()
-
-    def save_group(self, group: Group) -> None:
-        """Take a group; raises NotFound when a member is no luminaire."""
-        for member in group.members:
-            if member not in self._live.index:
-                raise NotFound(f"group {group.id}: no luminaire {member!r}")
-        self._registry.save(group)
-        self.touch()
-
-    def members(self, kind: TargetKind, target: str) -> list[Asset]:
-        """The luminaires that a target means."""
-        if kind == "group":
-            groups = {group.id: group.members for group in self._registry.groups()}
-            wanted = groups.get(target, ())
-            return [a for a in self._live.luminaires if a.id in wanted]
-        tests: dict[str, Callable[[Asset], bool]] = {
-            "luminaire": lambda asset: asset.id == target,
-            "street": lambda asset: asset.street == target,
-            "cabinet": lambda asset: asset.cabinet == target,
-            "city": lambda _: True,
-        }
-        return [asset for asset in self._live.luminaires if tests[kind](asset)]
+    def _log_roads(self) -> None:
+        """Keep which roads were wet, so that a night can be explained later."""
+        for gauges, wet in self.roads.standing.items():
+            kept = Sensed(
+                "wet_road", "gauges", ",".join(gauges), wet.start, wet.end, wet.detail
+            )
+            self._registry.add_sensed(kept)
 
     # -- what is so --------------------------------------------------------------------
 
@@ -221,13 +135,23 @@ class Control:
             return level_at({}, None, (), (), Sun(self.place), t, device)
         return desired.decide(device, t)
 
+    def pending(self, stored: StoredOverride, members: Iterable[Asset]) -> list[str]:
+        """Cabinets that have not reported an override yet."""
+        over = stored.cancelled or stored.override.end <= self._clock.now_ms()
+        cabinets = sorted({asset.cabinet for asset in members})
+        return [
+            name
+            for name in cabinets
+            if not over and not self._carried_out(name, stored.override.id)
+        ]
+
     def state_of(self, stored: StoredOverride) -> OverrideState:
         """How far an override has got."""
         if stored.cancelled is not None:
             return "cancelled"
         if stored.override.end <= self._clock.now_ms():
             return "expired"
-        targets = self.members(stored.target_kind, stored.target)  # type: ignore[arg-type]
+        targets = self.desk.members(stored.target_kind, stored.target)
         cabinets = {asset.cabinet for asset in targets}
         if not all(self._carried_out(name, stored.override.id) for name in cabinets):
             return "pending"
@@ -238,11 +162,10 @@ class Control:
     def diverged(self, targets: Iterable[Asset]) -> list[str]:
         """Those of some luminaires that do not do what was asked."""
         reports = {c.id: c.report for c in self._live.controllers.values() if c.report}
-        return [
-            asset.id
-            for asset in targets
-            if asset.cabinet in reports and asset.id in reports[asset.cabinet].diverged
-        ]
+        named = {
+            name: frozenset(r.diverged) for name, r in reports.items() if r.diverged
+        }
+        return [a.id for a in targets if a.id in named.get(a.cabinet, ())]
 
     def _carried_out(self, controller: str, override: str) -> bool:
         """Whether a controller has reported a document that holds the override."""
@@ -257,51 +180,35 @@ class Control:
 
     def _compile(self, now: int) -> dict[str, Desired]:
         """Documents whose content differs from the one in force."""
-        programmes = tuple(self._registry.programmes())
-        calendars = tuple(self._registry.calendars())
-        assigned = self._registry.assignments()
+        wanted = self.desk.wanted()
         standing = [o for o in self._registry.overrides(now) if o.cancelled is None]
-        reach = [
-            (o.override, {a.id for a in self.members(o.target_kind, o.target)})  # type: ignore[arg-type]
-            for o in standing
-        ]
-        by_cabinet: dict[str, list[Asset]] = {}
-        for asset in self._live.luminaires:
-            by_cabinet.setdefault(asset.cabinet, []).append(asset)
-        fresh: dict[str, Desired] = {}
-        for controller, assets in by_cabinet.items():
-            calendar_of = {
-                a.id: assigned.get(a.id) or assigned.get(a.cabinet) or assigned.get("*")
-                for a in assets
-            }
-            content = Desired(
-                v=1, revision=0, hash="", issued=0, place=self.place,
-                programmes=programmes, calendars=calendars,
-                assignments={d: c for d, c in calendar_of.items() if c is not None},
-                overrides=_for_cabinet(reach, [a.id for a in assets]),
-                conditions=self._roads.conditions.get(controller, ()),
-            )  # fmt: skip
-            digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16]
-            before = self._desired.get(controller)
-            if before is None or before.hash != digest:
-                fresh[controller] = msgspec.structs.replace(
-                    content,
-                    revision=1 + (before.revision if before else 0),
-                    hash=digest,
-                    issued=now,
+        compiler = Compiler(self.place, self.roads.drying, self.desk.today())
+        return compiler.compiled(
+            self.desk.lamps,
+            wanted,
+            reach(self.desk.lamps, wanted, standing),
+            self._conditions(wanted, now),
+            self._desired,
+            now,
+        )
+
+    def _conditions(self, wanted: Wanted, now: int) -> dict[str, tuple[Condition, ...]]:
+        """Wet roads, and what was sensed otherwise, by cabinet."""
+        found = dict(self.roads.conditions)
+        for given in self._registry.sensed(now):
+            if given.kind == "wet_road":
+                continue
+            targets = self.desk.lamps.reached(
+                given.target_kind, given.target, wanted.groups
+            )
+            for cabinet in {asset.cabinet for asset in targets}:
+                devices = tuple(a.id for a in targets if a.cabinet == cabinet)
+                condition = Condition(
+                    given.kind,
+                    given.start,
+                    given.end,
+                    given.detail,
+                    devices,
                 )
-        return fresh
-
-
-def _for_cabinet(
-    reach: list[tuple[Override, set[str]]], devices: list[str]
-) -> tuple[Override, ...]:
-    """The overrides that touch a cabinet, naming only its own luminaires."""
-    mine = []
-    for override, targets in reach:
-        touched = tuple(d for d in devices if d in targets)
-        if len(touched) == len(devices):
-            mine.append(override)
-        elif touched:
-            mine.append(msgspec.structs.replace(override, devices=touched))
-    return tuple(sorted(mine, key=lambda o: o.id))
+                found[cabinet] = (*found.get(cabinet, ()), condition)
+        return found

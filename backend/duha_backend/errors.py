@@ -4,7 +4,10 @@
   - NotFound     there is no such thing
   - Invalid      the request cannot be carried out as it stands
   - Conflict     it contradicts what is there
+  - Stale        somebody else has changed it meanwhile
+  - Refused      a calendar that would leave streets dark
   - Forbidden    no token, or a wrong one
+  - NotAllowed   a role that may not do this
   - StoreDown    the readings store cannot do it now
 """
 
@@ -31,6 +34,32 @@ class Conflict(BackendError):  # noqa: N818
     """It contradicts what is there."""
 
     status = 409
+
+
+class Stale(BackendError):  # noqa: N818
+    """Somebody else has changed it since it was looked at."""
+
+    status = 412
+
+
+class Refused(Invalid):
+    """A calendar that would leave a street dark, or lamps on by day.
+
+    Parameters
+    ----------
+    reasons : list of str
+        Each names programme, rule, what would happen and the next nights.
+    """
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class NotAllowed(BackendError):  # noqa: N818
+    """The role of whoever asks may not do this."""
+
+    status = 403
 
 
 class Forbidden(BackendError):  # noqa: N818

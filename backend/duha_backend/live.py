@@ -42,7 +42,7 @@ RAIN_KEPT_MS = 24 * 3600 * 1000
 
 @dataclass
 class Controller:
-    """What is known of a controller."""
+    """What is known of a controller; `diverged` since when [ms], by luminaire."""
 
     id: str
     status: Status | None = None
@@ -50,6 +50,7 @@ class Controller:
     last_batch_ms: int | None = None
     report: Report | None = None
     stale: bool = True
+    diverged: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -262,6 +263,10 @@ class Live:
         for report in reports:
             if known.report is None or report.ts >= known.report.ts:
                 known.report = report
+                known.diverged = {
+                    name: known.diverged.get(name, report.ts)
+                    for name in report.diverged
+                }
                 self._spread(known)
 
     def told(self, controller: str, status: Status) -> None:
@@ -270,6 +275,12 @@ class Live:
         known.status = status
         if status.period_s > 0:  # the last will of a controller does not know it
             known.period_s = status.period_s
+
+    def diverged_since(self, device: str) -> int | None:
+        """Since when [ms] a luminaire has not done what was asked; None: it does."""
+        asset = self.assets.get(device)
+        known = self.controllers.get(asset.cabinet) if asset else None
+        return known.diverged.get(device) if known else None
 
     def rain_since(self, gauge: str, since_ms: int) -> float:
         """Depth [mm] that a gauge has measured since a time."""

@@ -7,16 +7,23 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
 from duha_backend import tables
-from duha_backend.errors import NotFound
-from duha_contract.lighting import Calendar, Override, Programme
+from duha_backend.errors import NotFound, Stale
+from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
+from duha_backend.lighting.tariff import Tariff
+from duha_contract.lighting import Override
 from duha_contract.messages import Desired
+from duha_contract.programmes import Calendar, Programme
+from duha_contract.programmes import Input as Adaptive
 
+Role = Literal["viewer", "operator", "engineer", "admin"]
+ROLES: tuple[Role, ...] = ("viewer", "operator", "engineer", "admin")
+"""What somebody may do; each may do what those before may."""
 _LONGEST_SESSION_MS = 24 * 3_600_000
 _BULK = 5000
 
@@ -34,6 +41,18 @@ class Asset(NamedTuple):
     feeder: str = ""
     type: str = ""
     networked: bool = True
+    stretch: str = ""
+    pole: str = ""
+    phase: str = ""
+    asset_id: str = ""
+    floor: float | None = None
+
+
+class User(NamedTuple):
+    """Who asks, and what they may do."""
+
+    name: str
+    role: Role
 
 
 class StoredOverride(NamedTuple):
@@ -45,19 +64,44 @@ class StoredOverride(NamedTuple):
     cancelled: int | None
 
 
-class Group(msgspec.Struct, frozen=True):
-    """A named list of luminaires."""
+class Sensed(NamedTuple):
+    """An adaptive input: what was sensed, for whom, from `start` to `end` [ms].
 
-    id: str
-    name: str
-    members: tuple[str, ...]
+    A wet road names the gauges that it comes from, separated by commas.
+    """
+
+    kind: Adaptive
+    target_kind: str
+    target: str
+    start: int
+    end: int
+    detail: str = ""
+    who: str = ""
 
 
+Document = Programme | Calendar | Group | Stretch | LuminaireType | Tariff
+D = TypeVar("D", Programme, Calendar, Group, Stretch, LuminaireType, Tariff)
 _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Programme: "programme",
     Calendar: "calendar",
     Group: "group",
+    Stretch: "stretch",
+    LuminaireType: "type",
+    Tariff: "tariff",
 }
+
+
+class Version(NamedTuple):
+    """What a document was from a time on [ms]; no body: it was taken away."""
+
+    since: int
+    who: str
+    body: bytes | None
+
+
+def tag(document: msgspec.Struct) -> str:
+    """A short name for the content of a document; another content has another one."""
+    return hashlib.sha256(msgspec.json.encode(document)).hexdigest()[:16]
 
 
 class Registry:
@@ -136,45 +180,152 @@ class Registry:
         with self._engine.connect() as db:
             return [dict(row) for row in db.execute(sa.select(*columns)).mappings()]
 
-    # -- programmes, calendars, groups ---------------------------------------------
+    # -- documents: programmes, calendars, groups, stretches, types -------------------
 
-    def save(self, document: Programme | Calendar | Group) -> None:
-        """Store a document, replacing the one with its id."""
-        row = {
-            "kind": _DOCUMENTS[type(document)],
-            "id": document.id,
-            "body": msgspec.json.encode(document),
-        }
+    def save(
+        self, document: Document, now: int = 0, who: str = "", match: str | None = None
+    ) -> None:
+        """Store a document, replacing the one with its id.
+
+        Parameters
+        ----------
+        document : Document
+            What to store.
+        now, who : int, str
+            When [ms] and by whom, for its history.
+        match : str, optional
+            Tag of what it replaces; "" for nothing.
+
+        Raises
+        ------
+        Stale
+            Somebody else has changed it since.
+        """
+        key = (_DOCUMENTS[type(document)], document.id)
+        self._replace(key, msgspec.json.encode(document), now, who, match)
+
+    def drop(
+        self, kind: type[D], name: str, now: int, who: str, match: str | None = None
+    ) -> None:
+        """Take a document away.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        Stale
+            Somebody else has changed it since.
+        """
+        if self.find(kind, name) is None:
+            raise NotFound(f"no {_DOCUMENTS[kind]} {name!r}")
+        self._replace((_DOCUMENTS[kind], name), None, now, who, match)
+
+    def _replace(
+        self,
+        key: tuple[str, str],
+        body: bytes | None,
+        now: int,
+        who: str,
+        match: str | None,
+    ) -> None:
+        d = tables.document.c
+        here = (d.kind == key[0]) & (d.id == key[1])
         with self._engine.begin() as db:
-            self._upsert(db, tables.document, [row])
+            old = db.execute(sa.select(d.body).where(here)).scalar()
+            found = "" if old is None else _tag_of(key[0], old)
+            if match is not None and match != found:
+                raise Stale(f"{key[0]} {key[1]!r} has been changed since; look again")
+            if old == body:
+                return
+            if old is None:
+                row = {"kind": key[0], "id": key[1], "body": body}
+                db.execute(sa.insert(tables.document), row)
+            else:
+                same = here & (d.body == old)  # nobody may come between
+                change = (
+                    sa.delete(tables.document).where(same)
+                    if body is None
+                    else sa.update(tables.document).where(same).values(body=body)
+                )
+                if db.execute(change).rowcount == 0:
+                    raise Stale(
+                        f"{key[0]} {key[1]!r} has been changed since; look again"
+                    )
+            self._remember(db, key, now, who, body)
             self._changed(db, "wanted")
 
-    def programmes(self) -> list[Programme]:
-        """All programmes."""
-        return [
-            msgspec.json.decode(b, type=Programme) for b in self._bodies("programme")
-        ]
+    @staticmethod
+    def _remember(
+        db: sa.Connection, key: tuple[str, str], now: int, who: str, body: bytes | None
+    ) -> None:
+        row = {"kind": key[0], "id": key[1], "ts": now, "who": who, "body": body}
+        db.execute(sa.insert(tables.history), row)
 
-    def calendars(self) -> list[Calendar]:
-        """All calendars."""
-        return [msgspec.json.decode(b, type=Calendar) for b in self._bodies("calendar")]
+    def all(self, kind: type[D]) -> list[D]:
+        """All documents of a kind, by id."""
+        d = tables.document.c
+        query = sa.select(d.body).where(d.kind == _DOCUMENTS[kind]).order_by(d.id)
+        with self._engine.connect() as db:
+            return [
+                msgspec.json.decode(body, type=kind) for (body,) in db.execute(query)
+            ]
 
-    def groups(self) -> list[Group]:
-        """All groups."""
-        return [msgspec.json.decode(b, type=Group) for b in self._bodies("group")]
+    def find(self, kind: type[D], name: str) -> D | None:
+        """The document of an id, or None."""
+        d = tables.document.c
+        query = sa.select(d.body).where(d.kind == _DOCUMENTS[kind], d.id == name)
+        with self._engine.connect() as db:
+            body = db.execute(query).scalar()
+        return None if body is None else msgspec.json.decode(body, type=kind)
 
-    def assign(self, target: str, calendar: str | None) -> None:
-        """Give a calendar to a luminaire, a cabinet or "*", the city; None takes it away."""
+    def history(self, kind: type[D], name: str) -> list[Version]:
+        """Every version of a document, newest first."""
+        h = tables.history.c
+        query = (
+            sa.select(h.ts, h.who, h.body)
+            .where(h.kind == _DOCUMENTS[kind], h.id == name)
+            .order_by(h.number.desc())
+        )
+        with self._engine.connect() as db:
+            return [Version(*row) for row in db.execute(query)]
+
+    def all_at(self, kind: type[D], t: int) -> list[D]:
+        """The documents of a kind as they were at a time [ms]."""
+        bodies = self._at(_DOCUMENTS[kind], t).values()
+        return [msgspec.json.decode(body, type=kind) for body in bodies]
+
+    def assignments_at(self, t: int) -> dict[str, str]:
+        """Calendar by target, as it was at a time [ms]."""
+        return {n: body.decode() for n, body in self._at("assignment", t).items()}
+
+    def _at(self, kind: str, t: int) -> dict[str, bytes]:
+        h = tables.history.c
+        query = (
+            sa.select(h.id, h.body)
+            .where(h.kind == kind, h.ts <= t)
+            .order_by(h.ts, h.number)
+        )
+        with self._engine.connect() as db:
+            last: dict[str, bytes | None] = {
+                row.id: row.body for row in db.execute(query)
+            }
+        return {name: body for name, body in last.items() if body is not None}
+
+    def assign(
+        self, target: str, calendar: str | None, now: int = 0, who: str = ""
+    ) -> None:
+        """Give a calendar to a luminaire, a stretch, a cabinet or "*", the city.
+
+        None takes it away.
+        """
+        a = tables.assignment
         with self._engine.begin() as db:
             if calendar is None:
-                db.execute(
-                    sa.delete(tables.assignment).where(
-                        tables.assignment.c.target == target
-                    )
-                )
+                db.execute(sa.delete(a).where(a.c.target == target))
             else:
-                row = {"target": target, "calendar": calendar}
-                self._upsert(db, tables.assignment, [row])
+                self._upsert(db, a, [{"target": target, "calendar": calendar}])
+            body = None if calendar is None else calendar.encode()
+            self._remember(db, ("assignment", target), now, who, body)
             self._changed(db, "wanted")
 
     def assignments(self) -> dict[str, str]:
@@ -249,16 +400,34 @@ class Registry:
                 name: msgspec.json.decode(body, type=Desired) for name, body in rows
             }
 
-    def save_desired(self, controller: str, desired: Desired) -> None:
-        """Store the desired document of a controller."""
-        row = {
-            "controller": controller,
-            "revision": desired.revision,
-            "body": msgspec.json.encode(desired),
-        }
+    def save_desired(self, documents: Mapping[str, Desired]) -> None:
+        """Store the desired documents of some controllers."""
+        rows = [
+            {"controller": name, "revision": d.revision, "body": msgspec.json.encode(d)}
+            for name, d in documents.items()
+        ]
         with self._engine.begin() as db:
-            self._upsert(db, tables.desired, [row])
+            for start in range(0, len(rows), _BULK):
+                self._upsert(db, tables.desired, rows[start : start + _BULK])
             self._changed(db, "desired")
+
+    # -- what programmes answer to -----------------------------------------------------
+
+    def add_sensed(self, given: Sensed) -> None:
+        """Store an adaptive input, or how long it holds now."""
+        with self._engine.begin() as db:
+            self._upsert(db, tables.sensed, [given._asdict()])
+            if given.kind != "wet_road":
+                self._changed(db, "wanted")
+
+    def sensed(self, since_ms: int, until_ms: int | None = None) -> list[Sensed]:
+        """Adaptive inputs that held at some time between two times [ms]."""
+        c = tables.sensed.c
+        query = sa.select(tables.sensed).where(c.end > since_ms).order_by(c.start)
+        if until_ms is not None:
+            query = query.where(c.start <= until_ms)
+        with self._engine.connect() as db:
+            return [Sensed(*row) for row in db.execute(query)]
 
     # -- tokens and audit ----------------------------------------------------------------
 
@@ -272,10 +441,17 @@ class Registry:
         with self._engine.connect() as db:
             return db.execute(query).first() is not None
 
-    def new_token(self, name: str, expires: int | None = None) -> str:
+    def new_token(
+        self, name: str, expires: int | None = None, role: Role = "admin"
+    ) -> str:
         """Make a token; only its digest is kept, so this is the one time it is seen."""
         token = secrets.token_urlsafe(32)
-        row = {"digest": _digest(token), "name": name, "expires": expires}
+        row = {
+            "digest": _digest(token),
+            "name": name,
+            "expires": expires,
+            "role": role,
+        }
         with self._engine.begin() as db:
             if (
                 expires is not None
@@ -291,25 +467,37 @@ class Registry:
         with self._engine.begin() as db:
             db.execute(query)
 
-    def who(self, token: str, now_ms: int) -> str | None:
+    def who(self, token: str, now_ms: int) -> User | None:
         """Whose token this is; None when nobody's, or run out."""
-        query = sa.select(tables.token.c.name, tables.token.c.expires).where(
-            tables.token.c.digest == _digest(token)
-        )
+        c = tables.token.c
+        query = sa.select(c.name, c.expires, c.role).where(c.digest == _digest(token))
         with self._engine.connect() as db:
             row = db.execute(query).first()
         if row is None or (row.expires is not None and row.expires <= now_ms):
             return None
-        return str(row.name)
+        return User(row.name, row.role)
 
-    def record(self, ts: int, who: str, action: str, target: str, detail: str) -> None:
-        """Write a line of the audit log."""
+    def tokens(self) -> list[dict[str, Any]]:
+        """Who can sign in for good, with which role; no session, no secret."""
+        c = tables.token.c
+        query = sa.select(c.name, c.role).where(c.expires.is_(None)).order_by(c.name)
+        with self._engine.connect() as db:
+            return [dict(row) for row in db.execute(query).mappings()]
+
+    def record(
+        self, ts: int, who: str, action: str, target: str, detail: str, **more: str
+    ) -> None:
+        """Write a line of the audit log.
+
+        `more` may say what was there `before` and `after`, `why`, and `source`: from where.
+        """
         row = {
             "ts": ts,
             "who": who,
             "action": action,
             "target": target,
             "detail": detail,
+            **more,
         }
         with self._engine.begin() as db:
             db.execute(sa.insert(tables.audit), row)
@@ -323,15 +511,6 @@ class Registry:
             return [dict(row) for row in db.execute(query).mappings()]
 
     # -- help ------------------------------------------------------------------------
-
-    def _bodies(self, kind: str) -> list[bytes]:
-        query = (
-            sa.select(tables.document.c.body)
-            .where(tables.document.c.kind == kind)
-            .order_by(tables.document.c.id)
-        )
-        with self._engine.connect() as db:
-            return [body for (body,) in db.execute(query)]
 
     def change(self, name: str) -> int:
         """A number that grows whenever `assets`, `wanted` or `desired` has changed."""
@@ -362,6 +541,11 @@ class Registry:
         db.execute(
             statement.on_conflict_do_update(index_elements=keys, set_=changes), rows
         )
+
+
+def _tag_of(kind: str, body: bytes) -> str:
+    struct = next(struct for struct, name in _DOCUMENTS.items() if name == kind)
+    return tag(msgspec.json.decode(body, type=struct))
 
 
 def _digest(token: str) -> str:

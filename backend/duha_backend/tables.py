@@ -26,6 +26,11 @@ asset = sa.Table(
     sa.Column("feeder", sa.String, nullable=False, server_default=""),
     sa.Column("type", sa.String, nullable=False, server_default=""),
     sa.Column("networked", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("stretch", sa.String, nullable=False, server_default=""),
+    sa.Column("pole", sa.String, nullable=False, server_default=""),
+    sa.Column("phase", sa.String, nullable=False, server_default=""),
+    sa.Column("asset_id", sa.String, nullable=False, server_default=""),
+    sa.Column("floor", sa.Float),
 )
 street = sa.Table(
     "street",
@@ -35,12 +40,36 @@ street = sa.Table(
     sa.Column("main", sa.Boolean, nullable=False),
     sa.Column("line", sa.JSON, nullable=False),
 )
-document = sa.Table(  # programmes, calendars, groups: small documents by kind and id
+document = sa.Table(  # programmes, calendars, stretches: small documents by kind and id
     "document",
     meta,
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
+)
+history = (
+    sa.Table(  # every version of a document or assignment; nothing is deleted here
+        "history",
+        meta,
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("id", sa.String, nullable=False),
+        sa.Column("ts", sa.BigInteger, nullable=False),
+        sa.Column("who", sa.String, nullable=False),
+        sa.Column("body", sa.LargeBinary),
+        sa.Index("ix_history_kind_ts", "kind", "ts"),
+    )
+)
+sensed = sa.Table(  # what programmes answered to: wet roads, traffic, motion
+    "sensed",
+    meta,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("target_kind", sa.String, primary_key=True),
+    sa.Column("target", sa.String, primary_key=True),
+    sa.Column("start", sa.BigInteger, primary_key=True),
+    sa.Column("end", sa.BigInteger, nullable=False, index=True),
+    sa.Column("detail", sa.String, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
 )
 assignment = sa.Table(
     "assignment",
@@ -71,6 +100,7 @@ token = sa.Table(
     sa.Column("digest", sa.String, primary_key=True),
     sa.Column("name", sa.String, nullable=False),
     sa.Column("expires", sa.BigInteger),
+    sa.Column("role", sa.String, nullable=False, server_default="admin"),
 )
 audit = sa.Table(
     "audit",
@@ -81,6 +111,10 @@ audit = sa.Table(
     sa.Column("action", sa.String, nullable=False),
     sa.Column("target", sa.String, nullable=False),
     sa.Column("detail", sa.String, nullable=False),
+    sa.Column("before", sa.Text, nullable=False, server_default=""),
+    sa.Column("after", sa.Text, nullable=False, server_default=""),
+    sa.Column("why", sa.String, nullable=False, server_default=""),
+    sa.Column("source", sa.String, nullable=False, server_default=""),
 )
 change = sa.Table(  # a number that grows with every change, so that others look again
     "change",

@@ -1,90 +1,39 @@
-"""Lighting programmes and their evaluation, shared by edge and backend.
+"""The level of a luminaire at an instant, and why; shared by edge and backend.
 
-Vocabulary: TALQ 2.7.1 (control programme, calendar, override). Nights run from noon
-to noon of local time, so that "Saturday night" is not cut at midnight.
-
-Precedence: emergency > manual override > adaptive (rain may only raise) > programme
-> default. Without a programme the default is 100 % from sunset to sunrise.
+Precedence: emergency > manual override > adaptive inputs (rain may only raise) >
+programme > default. Without a programme the default is 100 % from sunset to sunrise.
 """
 
 import datetime as dt
-import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from operator import itemgetter
 from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from duha_contract import sun as _sun
-from duha_contract.errors import ProgrammeError
+from duha_contract.programmes import (
+    Calendar,
+    Effect,
+    Place,
+    Programme,
+    Segment,
+    date_of,
+    effect_window,
+    noons,
+    segments,
+)
 
-_CLOCK_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
-_SUN_TIME = re.compile(r"(sunset|sunrise)(?:([+-])(\d{1,3}))?")
-_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a controller stands: position [°] and IANA time zone."""
-
-    latitude: float
-    longitude: float
-    zone: str
-
-
-class Step(msgspec.Struct, frozen=True):
-    """From `at` on, `level` [%], reached in `fade_s` seconds.
-
-    `at` is a local time ``22:30`` or a time by the sun in minutes: ``sunset-10``,
-    ``sunrise+5``.
-    """
-
-    at: str
-    level: float
-    fade_s: float = 0.0
-
-
-class Programme(msgspec.Struct, frozen=True):
-    """The steps of one night; off before the first one.
-
-    `wet_level` [%] is the normal class level that wet roads raise the light to while
-    the programme has it on; None when rain does not matter here.
-    """
-
-    id: str
-    name: str
-    steps: tuple[Step, ...]
-    wet_level: float | None = None
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """Use `programme` on nights in a date range and on weekdays; empty means any."""
-
-    programme: str
-    first: dt.date | None = None
-    last: dt.date | None = None
-    weekdays: tuple[str, ...] = ()
-
-    def covers(self, night: dt.date) -> bool:
-        """Whether the rule speaks of the night that begins on this date."""
-        return (
-            (self.first is None or night >= self.first)
-            and (self.last is None or night <= self.last)
-            and (not self.weekdays or _WEEKDAYS[night.weekday()] in self.weekdays)
-        )
-
-
-class Calendar(msgspec.Struct, frozen=True):
-    """Ordered rules, the first that covers a night wins; else the default."""
-
-    id: str
-    name: str
-    default: str
-    rules: tuple[Rule, ...] = ()
+NORMAL = 100.0
+"""Normal class level [%] of a luminaire of which nobody said another."""
 
 
 class Override(msgspec.Struct, frozen=True):
-    """A level by hand for some luminaires (None: all), never without an end [ms]."""
+    """A level by hand for some luminaires (None: all), never without an end [ms].
+
+    With `fade_s` [s] the light goes there on a straight line.
+    """
 
     id: str
     level: float
@@ -94,6 +43,36 @@ class Override(msgspec.Struct, frozen=True):
     who: str = ""
     devices: tuple[str, ...] | None = None
     emergency: bool = False
+    fade_s: float = 0.0
+
+    def covers(self, device: str | None) -> bool:
+        """Whether it speaks of this luminaire."""
+        return self.devices is None or device in self.devices
+
+    def active(self, t: float) -> bool:
+        """Whether it holds at POSIX time `t` [s]."""
+        return self.start <= t * 1000 < self.end
+
+    def over(self, base: float, t: float) -> float:
+        """The level [%] at `t` [s], over what would be without it."""
+        since = t - self.start / 1000
+        if since >= self.fade_s:
+            return self.level
+        share = since / self.fade_s
+        return base + (self.level - base) * share
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """Something outside that programmes answer to, from `start` to `end` [ms].
+
+    `dark` and `bright` are what a light sensor sees. Without `devices` it is for all.
+    """
+
+    kind: Literal["wet_road", "traffic", "motion", "dark", "bright"]
+    start: int
+    end: int
+    detail: str = ""
+    devices: tuple[str, ...] | None = None
 
     def covers(self, device: str | None) -> bool:
         """Whether it speaks of this luminaire."""
@@ -104,36 +83,29 @@ class Override(msgspec.Struct, frozen=True):
         return self.start <= t * 1000 < self.end
 
 
-class Condition(msgspec.Struct, frozen=True):
-    """Something outside that programmes answer to, from `start` to `end` [ms]."""
-
-    kind: Literal["wet_road"]
-    start: int
-    end: int
-    detail: str = ""
-
-    def active(self, t: float) -> bool:
-        """Whether it holds at POSIX time `t` [s]."""
-        return self.start <= t * 1000 < self.end
-
-
 class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
     """One link in the chain of reasons for a level."""
 
     code: Literal[
-        "emergency", "override", "wet_road", "programme", "daylight", "default"
-    ]
+        "emergency", "override", "wet_road", "traffic", "motion", "dark", "bright",
+        "programme", "daylight", "default",
+    ]  # fmt: skip
     name: str = ""
     step: int | None = None
     level: float | None = None
     until: int | None = None
+    rule: int | None = None
 
 
 class Decision(NamedTuple):
-    """A level [%] and why; the first cause is the one that decided."""
+    """A level [%] and why; the first cause is the one that decided.
+
+    Nothing that is known changes it before `until`, POSIX time [s].
+    """
 
     level: float
     reason: tuple[Cause, ...]
+    until: float = 0.0
 
 
 class Sun(msgspec.Struct, frozen=True):
@@ -143,20 +115,11 @@ class Sun(msgspec.Struct, frozen=True):
 
     def date_of(self, t: float) -> dt.date:
         """Date of the evening of the night (noon to noon) that holds `t` [s]."""
-        local = dt.datetime.fromtimestamp(t, _zone(self.place.zone))
-        return local.date() - dt.timedelta(days=local.hour < 12)
+        return date_of(self.place, t)
 
     def night(self, date: dt.date) -> _sun.Night | None:
         """Sunset and sunrise of a night, POSIX time [s]."""
         return _sun.night(date, self.place.latitude, self.place.longitude)
-
-
-class _Point(NamedTuple):
-    """A step with its instant, POSIX time [s]."""
-
-    t: float
-    step: Step
-    number: int
 
 
 def level_at(
@@ -167,6 +130,7 @@ def level_at(
     sun: Sun,
     t: float,
     device: str | None = None,
+    normal: float = NORMAL,
 ) -> Decision:
     """The level of a luminaire at an instant, and the chain of reasons.
 
@@ -177,158 +141,154 @@ def level_at(
     calendar : Calendar or None
         What is assigned to the luminaire; None gives the safe default.
     overrides, conditions : iterable
-        Those that are over or not yet due are passed over.
+        Those that are over or not yet due change nothing now.
     sun : Sun
         The nights of the place.
     t : float
         POSIX time [s].
     device : str, optional
-        The luminaire, for overrides that name some.
+        The luminaire, for overrides and conditions that name some.
+    normal : float
+        Its normal class level [%], which effects without a level of their own raise to.
 
     Returns
     -------
     Decision
-        Level [%], 0 to 100, and its causes, the deciding one first.
+        Level [%], 0 to 100, its causes, the deciding one first, and how long it holds.
     """
-    planned = _adapted(_planned(programmes, calendar, sun, t), conditions, t)
-    standing = [o for o in overrides if o.active(t) and o.covers(device)]
+    conditions = [c for c in conditions if c.end > t * 1000 and c.covers(device)]
+    overrides = [o for o in overrides if o.end > t * 1000 and o.covers(device)]
+    now = [c for c in conditions if c.start <= t * 1000]
+    planned = _planned(programmes, calendar, now, sun, t, normal)
+    coming: list[Condition | Override] = [*conditions, *overrides]
+    ends = [x.end if x.active(t) else x.start for x in coming]
+    until = min([planned.until, *(end / 1000 for end in ends)])
+    standing = [o for o in overrides if o.active(t)]
     if not standing:
-        return Decision(planned.level, planned.reason)
+        return planned._replace(until=until)
     chosen = max(standing, key=lambda o: (o.emergency, o.start, o.id))
+    level = chosen.over(planned.level, t)
     cause = Cause(
         "emergency" if chosen.emergency else "override",
         name=chosen.reason,
         level=chosen.level,
         until=chosen.end,
     )
-    return Decision(chosen.level, (cause, *planned.reason))
-
-
-class _Planned(NamedTuple):
-    level: float
-    reason: tuple[Cause, ...]
-    wet_level: float | None
-
-
-def _adapted(planned: _Planned, conditions: Iterable[Condition], t: float) -> _Planned:
-    """Let conditions raise what the programme has on; they never lower it."""
-    wet = [c for c in conditions if c.active(t)]
-    floor = planned.wet_level
-    if not wet or floor is None or planned.level <= 0 or planned.level >= floor:
-        return planned
-    until = max(c.end for c in wet)
-    cause = Cause("wet_road", level=floor, until=until)
-    return planned._replace(level=floor, reason=(cause, *planned.reason))
+    fading = t < chosen.start / 1000 + chosen.fade_s
+    return Decision(level, (cause, *planned.reason), t if fading else until)
 
 
 def _planned(
-    programmes: Mapping[str, Programme], calendar: Calendar | None, sun: Sun, t: float
-) -> _Planned:
-    """What the programme of this night says, or the safe default without one."""
-    date = sun.date_of(t)
-    programme = programmes.get(programme_of(calendar, date)) if calendar else None
+    programmes: Mapping[str, Programme],
+    calendar: Calendar | None,
+    conditions: list[Condition],
+    sun: Sun,
+    t: float,
+    normal: float,
+) -> Decision:
+    """What the programme of this night and the adaptive inputs say."""
+    date = date_of(sun.place, t)
+    rule = calendar.rule_of(date) if calendar else None
+    programme = programmes.get(_named(calendar, rule)) if calendar else None
     if programme is None:
         return _default(sun, date, t)
-    points = plan(programme, sun.place, date)
-    past = [point for point in points if point.t <= t]
-    if not past:
-        return _Planned(0.0, (Cause("daylight", name=programme.name),), None)
-    level = _faded(past, t)
-    following = points[len(past)].t if len(past) < len(points) else None
+    night = segments(programme, sun.place, date)
+    number = max(0, bisect_right(night, t, key=itemgetter(0)) - 1)
+    segment = night[number]
+    seen = next((c for c in conditions if c.kind == segment.sensor), None)
+    if segment.lit == (
+        seen is not None
+    ):  # neither lit and left so, nor lit by a sensor
+        causes = _sensed(seen)
+        daylight = Cause("daylight", name=programme.name, rule=rule)
+        return Decision(0.0, (*causes, daylight), segment.end)
+    level = segment.at(t)
+    begun = segment.step or programme.active
     cause = Cause(
-        "programme",
+        "programme" if begun else "daylight",
         name=programme.name,
-        step=past[-1].number,
-        level=level,
-        until=None if following is None else round(following * 1000),
+        step=segment.step or None,
+        level=level if begun else None,
+        until=_ms(_next(night, number)) if begun else None,
+        rule=rule,
     )
-    return _Planned(level, (cause,), programme.wet_level)
+    until = segment.end if segment.level == segment.then else t
+    planned = Decision(level, (*_sensed(seen), cause), until)
+    return _adapted(planned, programme, conditions, sun.place, date, t, normal)
 
 
-def _faded(past: list[_Point], t: float) -> float:
-    """Level at `t` on the way from the step before to the last one."""
-    last = past[-1]
-    if last.step.fade_s <= 0 or t >= last.t + last.step.fade_s:
-        return last.step.level
-    before = past[-2].step.level if len(past) > 1 else 0.0
-    share = (t - last.t) / last.step.fade_s
-    return before + (last.step.level - before) * share
+def _named(calendar: Calendar, rule: int | None) -> str:
+    return calendar.default if rule is None else calendar.rules[rule - 1].programme
 
 
-def _default(sun: Sun, date: dt.date, t: float) -> _Planned:
+def _sensed(seen: Condition | None) -> tuple[Cause, ...]:
+    """The light sensor as a cause, where it has decided."""
+    if seen is None:
+        return ()
+    return (Cause(seen.kind, name=seen.detail, until=seen.end),)
+
+
+def _next(night: tuple[Segment, ...], number: int) -> float | None:
+    """When another step begins to decide, or the active period ends."""
+    here = night[number]
+    others = (s for s in night[number + 1 :] if s[4:6] != here[4:6])
+    return next((s.start for s in others), None)
+
+
+def _ms(t: float | None) -> int | None:
+    return None if t is None else round(t * 1000)
+
+
+def _adapted(
+    planned: Decision,
+    programme: Programme,
+    conditions: list[Condition],
+    place: Place,
+    date: dt.date,
+    t: float,
+    normal: float,
+) -> Decision:
+    """Let the adaptive inputs work, in the order of the programme's effects."""
+    for effect in programme.effects:
+        start, end = effect_window(effect, place, date)
+        edges = [edge for edge in (start, end) if edge > t]
+        planned = planned._replace(until=min([planned.until, *edges]))
+        active = [c for c in conditions if c.kind == effect.on]
+        if (
+            not active
+            or not start <= t < end
+            or not _answers(programme, effect, planned)
+        ):
+            continue
+        level = worked(effect, planned.level, normal)
+        if level != planned.level:
+            until = max(c.end for c in active)
+            name = active[0].detail
+            cause = Cause(effect.on, name=name, level=level, until=until)
+            planned = Decision(level, (cause, *planned.reason), planned.until)
+    return planned
+
+
+def _answers(programme: Programme, effect: Effect, planned: Decision) -> bool:
+    """Whether an input may light a lamp that the programme has off: never by day."""
+    inside = bool(programme.active) and effect.on != "wet_road"
+    return planned.level > 0 or inside
+
+
+def worked(effect: Effect, level: float, normal: float) -> float:
+    """What an effect makes of a level [%]; rain raises, whatever the effect says."""
+    goal = normal if effect.level is None else effect.level
+    if effect.on == "wet_road" or effect.operation == "max":
+        return max(level, goal)
+    return min(level, goal) if effect.operation == "min" else goal
+
+
+def _default(sun: Sun, date: dt.date, t: float) -> Decision:
     """100 % from sunset to sunrise; on where the sun gives no answer."""
     night = sun.night(date)
-    dark = night is None or night.sunset <= t < night.sunrise
-    return _Planned(100.0 if dark else 0.0, (Cause("default"),), None)
-
-
-def programme_of(calendar: Calendar, night: dt.date) -> str:
-    """Id of the programme that a calendar gives a night."""
-    covering = (rule.programme for rule in calendar.rules if rule.covers(night))
-    return next(covering, calendar.default)
-
-
-@lru_cache(maxsize=4096)
-def plan(programme: Programme, place: Place, date: dt.date) -> tuple[_Point, ...]:
-    """The steps of a programme in one night, each with its POSIX time [s], in order.
-
-    Raises
-    ------
-    ProgrammeError
-        A step's time is not understood, or its level is not within 0 to 100 %.
-    """
-    night = _sun.night(date, place.latitude, place.longitude)
-    points = [
-        _Point(_instant(step, night, place, date, programme.id), step, number)
-        for number, step in enumerate(programme.steps, 1)
-    ]
-    return tuple(sorted(points, key=lambda point: (point.t, point.number)))
-
-
-def check(programme: Programme, place: Place) -> None:
-    """Refuse a programme that cannot be evaluated.
-
-    Raises
-    ------
-    ProgrammeError
-        Names the programme and the step.
-    """
-    plan(programme, place, dt.date(2026, 6, 21))
-
-
-def _instant(
-    step: Step, night: _sun.Night | None, place: Place, date: dt.date, name: str
-) -> float:
-    """POSIX time [s] of a step in a night."""
-    if not 0 <= step.level <= 100:
-        raise ProgrammeError(f"{name}: {step.level} at {step.at} is not 0 to 100 %")
-    if by_clock := _CLOCK_TIME.fullmatch(step.at):
-        return _local(date, int(by_clock[1]), int(by_clock[2]), place.zone)
-    by_sun = _SUN_TIME.fullmatch(step.at)
-    if by_sun is None:
-        raise ProgrammeError(
-            f"{name}: {step.at!r} is no time: 22:30, sunset+15 or sunrise-5"
-        )
-    event, sign, minutes = by_sun.groups()
-    if night is None:  # polar: the civil evening and morning stand in for the sun
-        base = _local(date, 18 if event == "sunset" else 6, 0, place.zone)
-    else:
-        base = night.sunset if event == "sunset" else night.sunrise
-    offset = 60 * int(minutes or 0)
-    return base - offset if sign == "-" else base + offset
-
-
-def _local(date: dt.date, hour: int, minute: int, zone: str) -> float:
-    """POSIX time of a wall-clock time in a night; before noon is the next morning."""
-    day = date + dt.timedelta(days=hour < 12)
-    return dt.datetime(
-        day.year, day.month, day.day, hour, minute, tzinfo=_zone(zone)
-    ).timestamp()
-
-
-@lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ProgrammeError(f"{name!r} is no IANA time zone") from None
+    until = noons(sun.place, date)[1]
+    if night is None:
+        return Decision(100.0, (Cause("default"),), until)
+    dark = night.sunset <= t < night.sunrise
+    edges = [edge for edge in (*night, until) if edge > t]
+    return Decision(100.0 if dark else 0.0, (Cause("default"),), min(edges))

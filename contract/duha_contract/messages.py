@@ -10,15 +10,15 @@ import msgspec
 
 from duha_contract.errors import MessageError
 from duha_contract.lighting import (
-    Calendar,
+    NORMAL,
     Condition,
     Decision,
     Override,
-    Place,
-    Programme,
     Sun,
     level_at,
 )
+from duha_contract.programmes import Calendar, Place, Programme
+from duha_contract.roads import Drying
 
 M = TypeVar("M", bound=msgspec.Struct)
 VERSION = 1
@@ -118,8 +118,18 @@ class Status(msgspec.Struct, frozen=True):
     site_error: str = ""
 
 
-class Desired(msgspec.Struct, frozen=True):
-    """What the controller shall do, whole: it replaces the document before it."""
+class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the controller shall do, whole: it replaces the document before it.
+
+    Attributes
+    ----------
+    assignments : dict of str to str
+        Calendar of each luminaire; ``*`` stands for all others.
+    normals : dict of str to float
+        Normal class level [%] of those that have another than 100.
+    drying : Drying or None
+        How roads dry here, for the controller's own gauges; None: they do not count.
+    """
 
     v: int
     revision: int
@@ -128,21 +138,29 @@ class Desired(msgspec.Struct, frozen=True):
     place: Place
     programmes: tuple[Programme, ...] = ()
     calendars: tuple[Calendar, ...] = ()
-    assignments: dict[str, str] = {}  # luminaire -> calendar
+    assignments: dict[str, str] = {}
     overrides: tuple[Override, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    normals: dict[str, float] = {}
+    drying: Drying | None = None
 
-    def decide(self, device: str, t: float) -> Decision:
-        """Level [%] and reason of a luminaire at POSIX time `t` [s]."""
-        wanted = self.assignments.get(device)
+    def decide(
+        self, device: str, t: float, local: tuple[Condition, ...] = ()
+    ) -> Decision:
+        """Level [%] and reason of a luminaire at POSIX time `t` [s].
+
+        `local` are conditions that the controller knows by itself.
+        """
+        wanted = self.assignments.get(device) or self.assignments.get("*")
         return level_at(
             {programme.id: programme for programme in self.programmes},
             next((c for c in self.calendars if c.id == wanted), None),
             self.overrides,
-            self.conditions,
+            self.conditions + local,
             Sun(self.place),
             t,
             device,
+            self.normals.get(device, NORMAL),
         )
 
 

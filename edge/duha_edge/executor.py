@@ -10,8 +10,10 @@ from typing import TypeVar
 import msgspec
 
 from duha_contract.errors import ContractError
-from duha_contract.lighting import Cause, Decision, Place, Sun, check, level_at
+from duha_contract.lighting import Cause, Condition, Decision, Sun, level_at
 from duha_contract.messages import EARLIEST_MS, Desired, Report, decode, encode
+from duha_contract.programmes import Place, check
+from duha_contract.roads import Road, advance, dry_at
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,10 @@ class Executor:
         self._path = path
         self._states = {name: State() for name in luminaires}
         self._light: tuple[float, bool] | None = None
+        self._sky: tuple[Condition, ...] = ()
+        self._wet: tuple[Condition, ...] = ()
+        self._roads: dict[str, Road] = {}
+        self._decided: dict[str, tuple[float, Decision]] = {}
         self._desired = _stored(path)
         self._reported: tuple[object, ...] = ()
 
@@ -81,6 +87,7 @@ class Executor:
         for programme in desired.programmes:
             check(programme, desired.place)
         self._desired = desired
+        self._decided.clear()
         self._keep(desired)
         return True
 
@@ -100,13 +107,43 @@ class Executor:
         """Other luminaires may be written from now on; those that stay keep their state."""
         self._place = place
         self._states = {name: self._states.get(name, State()) for name in luminaires}
+        self._decided.clear()
 
-    def bright(self, lux: float | None, monotonic: float) -> None:
-        """A light sensor has measured [lx]; it counts only while there is no clock."""
+    def bright(self, lux: float | None, monotonic: float, now: float) -> None:
+        """A light sensor has measured [lx].
+
+        It decides alone while there is no clock; with one, it moves the active periods of
+        the programmes that ask for it.
+        """
         if lux is None:
             return
         was = self._light[1] if self._light else False
-        self._light = (monotonic, lux > (DARK_LX if was else LIGHT_LX))
+        bright = lux > (DARK_LX if was else LIGHT_LX)
+        self._light = (monotonic, bright)
+        until = round((now + FRESH_S) * 1000)
+        detail = f"{lux:.0f} lx"
+        self._sky = (Condition("bright" if bright else "dark", 0, until, detail),)
+        self._decided.clear()
+
+    def rained(
+        self, gauge: str, rain_mm: float, now: float, temperature_c: float | None = None
+    ) -> None:
+        """A gauge of this controller has measured rain [mm] since it was last asked.
+
+        Its roads are worked out here, so that light answers to rain without a backend.
+        """
+        drying = self._desired.drying if self._desired else None
+        if drying is None:
+            return
+        road = self._roads.get(gauge, Road(now))
+        road = advance(road, drying, now, rain_mm, temperature_c)
+        self._roads[gauge] = road
+        wet = self._wet[0] if self._wet and self._wet[0].active(now) else None
+        if rain_mm > 0 and road.wet:
+            start = wet.start if wet else round(now * 1000)
+            end = max(wet.end if wet else 0, round(dry_at(road, drying) * 1000))
+            self._wet = (Condition("wet_road", start, end, gauge),)
+            self._decided.clear()
 
     def _without_clock(self, monotonic: float) -> int:
         """Level [%] while nobody knows the time: by the light sensor, else on."""
@@ -117,9 +154,16 @@ class Executor:
         """Level [%] and reason of a luminaire at POSIX time `now` [s]."""
         if now * 1000 < EARLIEST_MS:  # no clock: a light too many beats a dark street
             return Decision(100.0, (Cause("default"),))
+        began, decision = self._decided.get(device, (now, None))
+        if decision is None or not began <= now < decision.until:
+            decision = self._decide(device, now)
+            self._decided[device] = (now, decision)
+        return decision
+
+    def _decide(self, device: str, now: float) -> Decision:
         if self._desired is None:
             return level_at({}, None, (), (), Sun(self._place), now, device)
-        return self._desired.decide(device, now)
+        return self._desired.decide(device, now, self._sky + self._wet)
 
     def to_write(
         self, now: float, monotonic: float, *, trusted: bool = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 ILLEGAL_ADDRESS, ILLEGAL_VALUE = 2, 3
 SLOWEST_S = 60.0
 """Longest time that one step of a cycle may take before the line counts as stuck [s]."""
+WATCH_S = 1.0
+"""How often rain gauges are asked for their count, in real seconds: rain cannot wait."""
+COUNT = "counter_raw"
 
 
 class _Image:
@@ -100,13 +104,19 @@ class Line:
         self._executor = executor
         self._recorder = recorder
         self._pulse = pulse
-        self._units = units_of(plan)
+        units = units_of(plan)
+        self._gauges = [unit for unit in units if _counts_rain(unit)]
+        self._units = [unit for unit in units if unit not in self._gauges]
+        self._counts: dict[str, float | None] = {}
         self._devices = {device.id: device for device in plan.devices}
         self._name = plan.bus.name
 
     async def run(self) -> None:
         """Read every device at a fixed rate; a late cycle skips, never piles."""
-        serving = asyncio.create_task(self.bus.run(), name=f"bus {self._name}")
+        beside = [asyncio.create_task(self.bus.run(), name=f"bus {self._name}")]
+        if self._gauges:
+            watching = self._watch_rain()
+            beside.append(asyncio.create_task(watching, name=f"rain {self._name}"))
         period = self._clock.real_seconds(self.plan.period_s)
         due = time.monotonic()
         try:
@@ -122,12 +132,42 @@ class Line:
                 self._pulse.beat(self._name, rest + SLOWEST_S)
                 await asyncio.sleep(rest)
         finally:
-            self._pulse.forget(self._name)
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            for name in (self._name, f"rain on {self._name}"):
+                self._pulse.forget(name)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _watch_rain(self) -> None:
+        """Look at the counters of gauges every second; a tip is taken down at once."""
+        period = self._clock.real_seconds(self.plan.period_s)
+        every = min(WATCH_S, period)
+        due = -math.inf
+        while True:
+            began = time.monotonic()
+            self._pulse.beat(f"rain on {self._name}", SLOWEST_S)
+            whole = began - due >= period - every / 2
+            due = began if whole else due
+            cycle = Cycle()
+            for unit in self._gauges:
+                if whole or await self._tipped(unit):
+                    now, gap = self._clock.now(), self.bus.gap
+                    self._take_down(await self._ask(unit, now, gap), cycle)
+            if cycle.rows:
+                await self._recorder.cycle(cycle)
+            await asyncio.sleep(max(0.05, every - (time.monotonic() - began)))
+
+    async def _tipped(self, unit: Unit) -> bool:
+        """Whether a counter stands elsewhere than when its gauge was last read."""
+        counters = {d.id: p for d in unit.devices if (p := d.profile.point_of(COUNT))}
+        image = await self._image(unit, unit.plan(counters.values()))
+        return image.complete and any(
+            decode(point, image.words(point.table)) != self._counts.get(name)
+            for name, point in counters.items()
+        )
 
     async def cycle(self) -> None:
-        """Ask every unit once, and keep what it says."""
+        """Ask every unit but rain gauges once, and keep what it says."""
         began = time.monotonic()
         cycle = Cycle()
         loop = asyncio.get_running_loop()
@@ -140,6 +180,7 @@ class Line:
         await asyncio.sleep(0)
         await self._recorder.cycle(cycle)
         told = ", ".join(f"{n} {what}" for what, n in sorted(cycle.tally.items()))
+        told = told or "no device but rain gauges"
         log.info("%s: %s in %.2f s", self._name, told, time.monotonic() - began)
 
     async def _ask(self, unit: Unit, now: float, gap: int) -> _Answer:
@@ -191,9 +232,13 @@ class Line:
             quality = "invalid" if image.refused else "no_answer"
         if answered and device.profile.counter is not None:
             counter = device.profile.counter
+            self._counts[device.id] = values.get(COUNT)
             self._recorder.count(device.id, counter, values, answered, cycle)
+            fallen = values.get("rain_mm") or 0.0
+            self._executor.rained(device.id, fallen, self._clock.now())
         if device.profile.kind == "lux" and answered:
-            self._executor.bright(values.get("illuminance_lx"), time.monotonic())
+            lux = values.get("illuminance_lx")
+            self._executor.bright(lux, time.monotonic(), self._clock.now())
         if device.dimmable:
             if LEVEL in values or not answered:
                 self._executor.saw(device.id, values.get(LEVEL))
@@ -262,6 +307,11 @@ class Line:
                     log.debug("%s", error)
             for device, point in zip(mine, points, strict=True):
                 self._executor.saw(device.id, decode(point, words))
+
+
+def _counts_rain(unit: Unit) -> bool:
+    """Whether nothing but counting rain gauges is behind a unit."""
+    return all(device.profile.counter is not None for device in unit.devices)
 
 
 def _parts(unit: Unit, refused: Block) -> list[Block]:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from duha_contract.lighting import Place, Sun
+from duha_contract.lighting import Sun
+from duha_contract.programmes import Place
 from duha_contract.topics import is_id
 from duha_edge import profiles
 from duha_edge.errors import ConfigError

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from duha_contract.clock import TIMELINE_VARIABLE, Timeline
-from duha_contract.lighting import Place, Sun
+from duha_contract.lighting import Sun
+from duha_contract.programmes import Place
 from duha_sim import streets
 from duha_sim.cli import city_of
 from duha_sim.streets import City
@@ -39,9 +40,9 @@ PROGRAMME = {
         {"at": "sunset+20", "level": 55, "fade_s": 60},
         {"at": "22:00", "level": 40, "fade_s": 120},
         {"at": "05:00", "level": 80, "fade_s": 120},
-        {"at": "sunrise", "level": 0, "fade_s": 60},
     ],
-    "wet_level": 100,
+    "active": [{"start": "sunset", "end": "sunrise"}],
+    "effects": [{"on": "wet_road"}],
 }
 
 

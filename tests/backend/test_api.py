@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -184,9 +185,14 @@ async def test_assets_come_page_by_page(api):
         (
             "POST",
             "/overrides",
-            {"target": {"kind": "city"}, "level": 30},
+            {
+                "target": {"kind": "city"},
+                "level": 30,
+                "minutes": 5,
+                "until": "2099-01-01T00:00:00Z",
+            },
             422,
-            "always ends",
+            "not both",
         ),
         ("POST", "/overrides", {"target": {"kind": "moon"}, "level": 30}, 422, "kind"),
         (
@@ -214,6 +220,31 @@ async def test_assets_come_page_by_page(api):
         ("PUT", "/calendars/c", {"name": "C", "default": "p"}, 409, "no programme"),
         ("PUT", "/assignments/*", {"calendar": "c"}, 404, "no calendar"),
         ("PUT", "/groups/g", {"name": "G", "members": ["Z9"]}, 404, "Z9"),
+        ("PUT", "/groups/g", {"name": "G", "rule": {"colour": ["red"]}}, 422, "colour"),
+        ("PUT", "/stretches/s", {"name": "S", "normal": "M9"}, 422, "M9"),
+        (
+            "PUT",
+            "/stretches/s",
+            {"name": "S", "normal": "M4", "adaptive": ["M3"]},
+            422,
+            "more than the normal",
+        ),
+        ("PUT", "/types/t", {"name": "T", "rated_w": 0}, 422, "rated_w"),
+        ("PUT", "/tariffs/energy", {"price_per_kwh": 5}, 422, "source"),
+        ("DELETE", "/programmes/none", None, 404, "none"),
+        ("GET", "/luminaires/none/explain", None, 404, "none"),
+        ("POST", "/preview", {"target": {"kind": "street", "id": "none"}}, 404, "none"),
+        (
+            "POST",
+            "/inputs",
+            {
+                "kind": "motion",
+                "target": {"kind": "luminaire", "id": "Z9"},
+                "hold_s": 9,
+            },
+            404,
+            "Z9",
+        ),
         ("DELETE", "/city", None, 404, "city"),
     ],
 )
@@ -249,11 +280,220 @@ async def test_an_override_is_compiled_recorded_and_cancelled(api):
     assert actions == ["cancel_override", "override"]
 
 
-async def test_programme_calendar_and_assignment(api):
-    programme = {
-        "name": "P",
-        "steps": [{"at": "sunset", "level": 70}, {"at": "sunrise", "level": 0}],
+PROGRAMME = {
+    "name": "P",
+    "steps": [{"at": "sunset", "level": 70}, {"at": "sunrise", "level": 0}],
+}
+
+
+async def calendar_in_force(api, programme=None):
+    await api.ask("PUT", "/programmes/p", json=programme or PROGRAMME)
+    await api.ask("PUT", "/calendars/c", json={"name": "C", "default": "p"})
+    await api.ask("PUT", "/assignments/*", json={"calendar": "c"})
+
+
+async def test_an_override_without_an_end_is_over_at_the_next_noon(api):
+    body = {"target": {"kind": "city"}, "level": 20}
+    made = await api.ask("POST", "/overrides", 201, json=body)
+    end = dt.datetime.fromisoformat(made["end"]).astimezone(ZoneInfo("Europe/Prague"))
+    assert (end.hour, end.minute) == (12, 0)
+    assert dt.timedelta(0) < end - dt.datetime.now(dt.UTC) <= dt.timedelta(hours=25)
+
+
+async def test_an_emergency_is_one_call_and_goes_before_everything(api):
+    await calendar_in_force(api)
+    dim = {"target": {"kind": "city"}, "level": 5, "minutes": 60}
+    await api.ask("POST", "/overrides", 201, json=dim)
+    made = await api.ask("POST", "/emergency", 201, json={"reason": "flood"})
+    assert (made["emergency"], made["luminaires"]) == (True, 10)
+    found = await api.ask("GET", "/luminaires/RVO-001-L003")
+    assert found["wanted"] == 100
+    assert found["reason"][0]["code"] == "emergency"
+    await api.ask("DELETE", f"/overrides/{made['id']}", 204)
+    assert (await api.ask("GET", "/luminaires/RVO-001-L003"))["wanted"] == 5
+
+
+async def test_a_calendar_that_would_leave_a_street_dark_is_refused_with_nights(api):
+    await calendar_in_force(api)
+    gap = PROGRAMME | {
+        "steps": [{"at": "sunset", "level": 70}, {"at": "02:00", "level": 0}]
     }
+    for dry_run in ("true", "false"):
+        answer = await api.client.put(
+            "/programmes/p", json=gap, params={"dry_run": dry_run}
+        )
+        assert answer.status_code == 422
+        (reason,) = answer.json()["reasons"]
+        assert "no light from 02:00" in reason
+        assert reason.count("-") >= 6  # three dates
+    (programme,) = await api.ask("GET", "/programmes")
+    assert programme["steps"][1]["at"] == "sunrise"
+    assert await api.ask("GET", "/calendars/c/check") == []
+
+
+async def test_a_class_of_a_stretch_is_a_floor(api):
+    lamp = (await api.ask("GET", "/assets?kind=luminaire&limit=1"))["items"][0]
+    header = "id,kind,cabinet,latitude,longitude,stretch\n"
+    row = f"{lamp['id']},luminaire,RVO-001,{lamp['latitude']},{lamp['longitude']},main"
+    await api.ask("POST", "/assets/import?dry_run=false", content=header + row)
+    await until(lambda: _has_stretch(api, lamp["id"]))
+    await calendar_in_force(api)
+    stretch = {"name": "Main", "normal": "M4", "adaptive": ["M5"], "levels": {"M5": 75}}
+    answer = await api.client.put("/stretches/main", json=stretch)
+    assert answer.status_code == 422
+    assert "the lighting class needs 75 %" in answer.json()["detail"]
+    fine = stretch | {"levels": {"M5": 60}}
+    await api.ask("PUT", "/stretches/main", json=fine)
+    body = {"target": {"kind": "stretch", "id": "main"}, "level": 30}
+    assert (await api.ask("POST", "/overrides", 201, json=body))["below_class"] == 1
+
+
+async def _has_stretch(api, name):
+    return (await api.ask("GET", f"/luminaires/{name}"))["stretch"] == "main"
+
+
+async def test_two_who_edit_one_calendar_do_not_overwrite_each_other(api):
+    await calendar_in_force(api)
+    url = "/calendars/c"
+    tag = (await api.client.get(url)).headers["etag"]
+    mine = {"name": "Mine", "default": "p"}
+    answer = await api.client.put(url, json=mine, headers={"If-Match": tag})
+    assert answer.status_code == 200
+    late = await api.client.put(url, json=mine, headers={"If-Match": tag})
+    assert late.status_code == 412
+    assert "look again" in late.json()["detail"]
+    fresh = answer.headers["etag"]
+    assert fresh == (await api.client.get(url)).headers["etag"] != tag
+    history = await api.ask("GET", f"{url}/history")
+    assert [v["document"]["name"] for v in history] == ["Mine", "C"]
+    line = (await api.ask("GET", "/audit"))["items"][0]
+    assert '"C"' in line["before"]
+    assert '"Mine"' in line["after"]
+    assert line["source"] == "127.0.0.1"
+
+
+async def test_what_others_need_is_not_taken_away(api):
+    await calendar_in_force(api)
+    for path, named in (("/programmes/p", "calendar c"), ("/calendars/c", "*")):
+        answer = await api.client.delete(path)
+        assert answer.status_code == 409
+        assert named in answer.json()["detail"]
+    await api.ask("PUT", "/assignments/*", json={"calendar": None})
+    await api.ask("DELETE", "/calendars/c", 204)
+    await api.ask("DELETE", "/programmes/p", 204)
+    assert await api.ask("GET", "/programmes") == []
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [
+        ("viewer", [200, 403, 403, 403]),
+        ("operator", [200, 201, 403, 403]),
+        ("engineer", [200, 201, 200, 403]),
+        ("admin", [200, 201, 200, 201]),
+    ],
+)
+async def test_a_role_may_do_what_its_work_needs(api, role, may):
+    token = api.backend.registry.new_token("somebody", role=role)
+    calls = [
+        ("GET", "/city", None),
+        ("POST", "/overrides", {"target": {"kind": "city"}, "level": 20}),
+        ("PUT", "/programmes/p", PROGRAMME),
+        ("POST", "/backups", None),
+    ]
+    found = []
+    for method, path, body in calls:
+        answer = await api.client.request(
+            method, path, json=body, headers={"Authorization": f"Bearer {token}"}
+        )
+        found.append(answer.status_code)
+        if answer.status_code == 403:
+            assert f"somebody is {role}" in answer.json()["detail"]
+    assert found == may
+
+
+async def test_a_preview_shows_curves_sun_energy_and_money(api):
+    await calendar_in_force(api)
+    lamps = (await api.ask("GET", "/assets?kind=luminaire"))["items"]
+    rows = [
+        f"{a['id']},luminaire,{a['cabinet']},{a['latitude']},{a['longitude']},LED62"
+        for a in lamps
+    ]
+    text = "id,kind,cabinet,latitude,longitude,type\n" + "\n".join(rows)
+    await api.ask("POST", "/assets/import?dry_run=false", content=text)
+    kind = {"name": "LED 62 W", "rated_w": 62, "standby_w": 0}
+    await api.ask("PUT", "/types/LED62", json=kind)
+    tariff = {"price_per_kwh": 5.0, "co2_kg_per_kwh": 0.4, "source": "contract 2026"}
+    await api.ask("PUT", "/tariffs/energy", json=tariff)
+    await asyncio.sleep(1.2)
+    half = PROGRAMME | {
+        "steps": [{"at": "sunset", "level": 35}, {"at": "sunrise", "level": 0}]
+    }
+    body = {
+        "target": {"kind": "city"}, "programme": half, "first": "2026-12-21", "nights": 2,
+    }  # fmt: skip
+    found = await api.ask("POST", "/preview", json=body)
+    (course,) = found["courses"]
+    assert course["luminaires"] == 10
+    assert len(course["level"]) == 2 * 288
+    assert set(course["level"]) == {0, 35}
+    night = found["nights"][0]
+    hours = (
+        dt.datetime.fromisoformat(night["sunrise"])
+        - dt.datetime.fromisoformat(night["sunset"])
+    ).total_seconds() / 3600
+    assert 15.5 < hours < 16.2
+    # Proportional power, no curve: 10 lamps x 62 W x share x hours
+    for name, share in (("kwh", 0.35), ("now_kwh", 0.7), ("baseline_kwh", 1.0)):
+        assert night[name] == pytest.approx(0.62 * share * hours, rel=0.01)
+    total = found["total"]
+    assert total["cost"] == pytest.approx(5 * total["kwh"], abs=0.01)
+    assert total["baseline_co2_kg"] == pytest.approx(
+        0.4 * total["baseline_kwh"], abs=0.01
+    )
+    assert found["without_type"] == 0
+
+
+async def test_without_a_tariff_nothing_is_invented(api):
+    found = await api.ask("POST", "/preview", json={"target": {"kind": "city"}})
+    assert found["total"]["cost"] is None
+    assert found["total"]["co2_kg"] is None
+    assert found["without_type"] == 10
+    assert found["total"]["kwh"] == 0
+
+
+async def test_a_lamp_is_explained_at_any_instant(api):
+    await calendar_in_force(api)
+    path = "/luminaires/RVO-001-L003/explain"
+    coming = await api.ask("GET", path, params={"at": "2027-01-15T22:00:00Z"})
+    assert coming["level"] == 70
+    assert [c["code"] for c in coming["reason"]] == ["programme"]
+    changed = now_ms() + 1
+    await asyncio.sleep(0.05)
+    body = {"target": {"kind": "street", "id": "nowhere"}, "level": 20}
+    await api.ask("POST", "/overrides", 404, json=body)
+    body["target"] = {"kind": "cabinet", "id": "RVO-001"}
+    made = await api.ask("POST", "/overrides", 201, json=body)
+    during = now_ms()
+    await asyncio.sleep(0.05)
+    await api.ask("DELETE", f"/overrides/{made['id']}", 204)
+    await asyncio.sleep(0.05)
+
+    async def codes(t):
+        at = dt.datetime.fromtimestamp(t / 1000, dt.UTC).isoformat()
+        found = await api.ask("GET", path, params={"at": at})
+        return [cause["code"] for cause in found["reason"]][:1]
+
+    assert await codes(during) == ["override"]
+    assert await codes(changed) != ["override"]
+    assert await codes(now_ms()) != ["override"]
+    assert await codes(changed - 3_600_000) == [
+        "default"
+    ]  # nobody had assigned anything
+
+
+async def test_programme_calendar_and_assignment(api):
+    programme = PROGRAMME
     await api.ask("PUT", "/programmes/p", json=programme)
     await api.ask(
         "PUT",

@@ -4,17 +4,24 @@ import pytest
 
 from duha_backend.control import Control
 from duha_backend.errors import Conflict, Invalid, NotFound
+from duha_backend.lighting.inventory import Group
 from duha_backend.live import Live
-from duha_backend.registry import Asset, Group, Registry
+from duha_backend.registry import Asset, Registry, Sensed
 from duha_backend.validate import Columns
-from duha_backend.wet import WET_HOLD_MS
 from duha_contract.clock import Clock
-from duha_contract.lighting import Calendar, Override, Place, Programme, Step
+from duha_contract.lighting import Override
 from duha_contract.messages import Report
+from duha_contract.programmes import Calendar, Effect, Place, Programme, Step
+from duha_contract.roads import Drying
 
 PLACE = Place(49.7475, 13.3776, "Europe/Prague")
 T0 = 1_800_000_000_000
-STREET = Programme("p", "P", (Step("sunset", 60), Step("sunrise", 0)), wet_level=100)
+STREET = Programme(
+    "p",
+    "P",
+    (Step("sunset", 60), Step("sunrise", 0)),
+    effects=(Effect("wet_road", 100),),
+)
 
 
 def asset(name, kind, cabinet="", street="", shift=0.0):
@@ -26,7 +33,7 @@ ASSETS = [
     asset("RVO-002", "cabinet", shift=0.05),
     asset("A1", "luminaire", "RVO-001", "Long"),
     asset("A2", "luminaire", "RVO-001", "Short"),
-    asset("B1", "luminaire", "RVO-002", "Long"),
+    asset("B1", "luminaire", "RVO-002", "Long", shift=0.05),
     asset("SR-01", "rain_gauge", "RVO-001"),
     asset("SR-02", "rain_gauge", "RVO-002", shift=0.05),
 ]
@@ -42,6 +49,7 @@ class Desk:
         self.live = Live(ASSETS)
         clock = Clock(lambda: self.ms / 1000)
         self.control = Control(self.registry, self.live, clock, PLACE, self._publish)
+        self.desk = self.control.desk
 
     async def _publish(self, controller, desired):
         self.sent.append((controller, desired))
@@ -83,7 +91,7 @@ async def test_every_cabinet_gets_a_document_once(tmp_path):
 
 
 async def test_revisions_go_on_after_a_restart(desk, tmp_path):
-    desk.control.save_programme(STREET)
+    desk.desk.add_override("city", "", override(desk))
     await desk.control.settle()
     again = Control(
         desk.registry, desk.live, Clock(lambda: desk.ms / 1000), PLACE, desk._publish
@@ -93,15 +101,15 @@ async def test_revisions_go_on_after_a_restart(desk, tmp_path):
 
 
 async def test_the_nearest_assignment_wins(desk):
-    desk.control.save_programme(STREET)
+    desk.desk.save(STREET)
     for name in ("city", "cabinet", "lamp"):
-        desk.control.save_calendar(Calendar(name, name, "p"))
-    desk.control.assign("*", "city")
-    desk.control.assign("RVO-001", "cabinet")
-    desk.control.assign("A1", "lamp")
+        desk.desk.save(Calendar(name, name, "p"))
+    desk.desk.assign("*", "city")
+    desk.desk.assign("RVO-001", "cabinet")
+    desk.desk.assign("A1", "lamp")
     found = await desk.settled()
-    assert found["RVO-001"].assignments == {"A1": "lamp", "A2": "cabinet"}
-    assert found["RVO-002"].assignments == {"B1": "city"}
+    assert found["RVO-001"].assignments == {"*": "lamp", "A2": "cabinet"}
+    assert found["RVO-002"].assignments == {"*": "city"}
 
 
 @pytest.mark.parametrize(
@@ -117,19 +125,19 @@ async def test_the_nearest_assignment_wins(desk):
 async def test_an_override_reaches_whom_it_names_and_nobody_else(
     desk, kind, target, reach
 ):
-    desk.control.save_group(Group("g", "G", ("A2", "B1")))
-    desk.control.add_override(kind, target, override(desk))
+    desk.desk.save(Group("g", "G", ("A2", "B1")))
+    desk.desk.add_override(kind, target, override(desk))
     found = await desk.settled()
     assert {c: d.overrides[0].devices for c, d in found.items() if d.overrides} == reach
 
 
 async def test_the_life_of_an_override(desk):
-    stored = desk.control.add_override("cabinet", "RVO-001", override(desk))
+    stored = desk.desk.add_override("cabinet", "RVO-001", override(desk))
     found = await desk.settled()
     assert desk.control.state_of(stored) == "pending"
     desk.report("RVO-001", found["RVO-001"], diverged=("A2",))
     assert desk.control.state_of(stored) == "diverged"
-    assert desk.control.diverged(desk.control.members("cabinet", "RVO-001")) == ["A2"]
+    assert desk.control.diverged(desk.desk.members("cabinet", "RVO-001")) == ["A2"]
     desk.report("RVO-001", found["RVO-001"])
     assert desk.control.state_of(stored) == "applied"
     assert desk.control.decision("A1", desk.ms / 1000).level == 30
@@ -140,7 +148,7 @@ async def test_the_life_of_an_override(desk):
 
 
 async def test_a_cancelled_override_is_gone(desk):
-    stored = desk.control.add_override("luminaire", "A1", override(desk))
+    stored = desk.desk.add_override("luminaire", "A1", override(desk))
     await desk.settled()
     desk.registry.cancel_override(stored.override.id, desk.ms)
     desk.control.touch()
@@ -161,33 +169,78 @@ async def test_a_cancelled_override_is_gone(desk):
 )
 async def test_an_override_that_cannot_be_is_refused(desk, kind, target, change, error):
     with pytest.raises(error):
-        desk.control.add_override(kind, target, override(desk, **change))
+        desk.desk.add_override(kind, target, override(desk, **change))
 
 
 async def test_a_calendar_names_programmes_that_are_there(desk):
     with pytest.raises(Conflict, match="no programme 'p'"):
-        desk.control.save_calendar(Calendar("c", "C", "p"))
+        desk.desk.save(Calendar("c", "C", "p"))
     with pytest.raises(NotFound):
-        desk.control.assign("*", "c")
+        desk.desk.assign("*", "c")
     with pytest.raises(NotFound, match="Z9"):
-        desk.control.save_group(Group("g", "G", ("Z9",)))
+        desk.desk.save(Group("g", "G", ("Z9",)))
 
 
-async def test_rain_makes_the_roads_of_the_nearest_cabinet_wet_for_a_while(desk):
+async def test_one_tip_makes_the_roads_near_its_gauge_wet_for_a_while(desk):
     desk.rain("SR-01", 0.2)
     desk.rain("SR-02", 0.0)
-    assert await desk.settled() == {}  # one tip is not yet rain
-    desk.ms += 60_000
-    desk.rain("SR-01", 0.2)
     found = await desk.settled()
     assert set(found) == {"RVO-001"}
     (condition,) = found["RVO-001"].conditions
-    assert condition.end == desk.ms + WET_HOLD_MS
+    assert condition.end >= desk.ms + 1000 * Drying().hold_s
     assert condition.detail == "SR-01"
+    assert desk.control.roads.state_of("RVO-001", "A1", desk.ms) == "wet"
+    assert desk.control.roads.state_of("RVO-002", "B1", desk.ms) == "dry"
     desk.ms = condition.end + 1000
     desk.rain("SR-01", 0.0)
     desk.rain("SR-02", 0.0)
     assert (await desk.settled())["RVO-001"].conditions == ()
+    assert desk.control.roads.state_of("RVO-001", "A1", desk.ms) == "dry"
+
+
+async def test_a_rain_detector_wets_the_roads_and_its_cold_makes_snow(desk):
+    values = {"device": ["RD-1"], "ts": [desk.ms], "quality": ["good"],
+              "precipitation": [1.0], "temperature_c": [-4.0]}  # fmt: skip
+    desk.live.set_assets([*ASSETS, asset("RD-1", "rain_detector", "RVO-001")])
+    desk.live.take("RVO-001", [Columns.of("rain_detector", values)])
+    desk.rain("SR-01", 0.0)
+    desk.rain("SR-02", 0.0)
+    assert set(await desk.settled()) == {"RVO-001"}
+    assert desk.control.roads.state_of("RVO-001", "A1", desk.ms) == "snow"
+
+
+async def test_of_several_gauges_near_a_street_one_that_answers_is_enough(tmp_path):
+    desk = Desk(tmp_path)
+    desk.live.set_assets(
+        [*ASSETS, asset("SR-03", "rain_gauge", "RVO-001", shift=0.001)]
+    )
+    for gauge in ("SR-01", "SR-02", "SR-03"):
+        desk.rain(gauge, 0.0)
+    await desk.control.settle()
+    desk.ms += 16 * 60_000
+    desk.rain("SR-03", 0.0)
+    found = await desk.settled()
+    assert set(found) == {"RVO-002"}  # whose only gauge is silent
+    desk.ms += 60_000
+    desk.rain("SR-03", 0.4)
+    assert (await desk.settled())["RVO-001"].conditions[0].detail == "SR-03"
+    desk.registry.close()
+
+
+async def test_what_was_sensed_reaches_its_target_and_its_neighbours(desk):
+    near = desk.desk.near("luminaire", "A1", 300)
+    assert near == ["A1", "A2"]  # they stand on one spot here
+    given = Sensed("motion", "luminaire", "A1", desk.ms, desk.ms + 60_000, "D-17")
+    desk.desk.sense(given)
+    found = await desk.settled()
+    (condition,) = found["RVO-001"].conditions
+    assert (condition.kind, condition.devices) == ("motion", ("A1",))
+    desk.ms += 60_000
+    assert (await desk.settled())["RVO-001"].conditions == ()
+    with pytest.raises(Invalid, match="within an hour"):
+        desk.desk.sense(given._replace(end=desk.ms + 2 * 3_600_000))
+    with pytest.raises(NotFound, match="Z9"):
+        desk.desk.sense(given._replace(target="Z9", end=desk.ms + 1000))
 
 
 async def test_a_long_rain_does_not_send_a_document_with_each_tip(desk):
@@ -197,7 +250,7 @@ async def test_a_long_rain_does_not_send_a_document_with_each_tip(desk):
         desk.rain("SR-01", 0.2)
         desk.rain("SR-02", 0.0)
         sent += len(await desk.settled())
-    assert 1 <= sent <= 7  # an hour of rain, moved on in steps of ten minutes
+    assert 1 <= sent <= 8  # an hour of rain, moved on in steps of ten minutes
 
 
 async def test_a_city_without_rain_data_gets_its_normal_light(desk):

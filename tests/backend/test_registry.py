@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from tests import servers
 
 from duha_backend import tables
-from duha_backend.assets import ASSET_KINDS, parse, to_csv, to_geojson
+from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
 from duha_backend.books import Books
+from duha_backend.errors import NotFound, Stale
 from duha_backend.leader import Leadership
-from duha_backend.registry import Asset, Group, Registry
+from duha_backend.lighting.inventory import Group
+from duha_backend.registry import Asset, Registry, User, tag
 from duha_backend.validate import Examined, Reject
 from duha_contract.messages import Batch, Event
+from duha_contract.programmes import Effect, Programme
 from duha_sim.streets import generate, geojson
 
 
@@ -73,20 +76,35 @@ def test_a_registry_from_before_migrations_is_brought_up_to_date(tmp_path):
     url = f"sqlite:///{tmp_path}/registry.db"
     engine = sa.create_engine(url)
     old = sa.MetaData()
-    new = {"change", "event", "quarantine", "unrolled"}
+    new = {"change", "event", "quarantine", "unrolled", "history", "sensed"}
     for table in tables.meta.tables.values():
         if table.name not in new:
             table.to_metadata(old)
     with engine.begin() as db:
         old.create_all(db)
-        for column in ("feeder", "type", "networked"):
-            db.execute(sa.text(f"ALTER TABLE asset DROP COLUMN {column}"))
+        for name, columns in {
+            "asset": "feeder type networked stretch pole phase asset_id floor",
+            "token": "role",
+            "audit": "before after why source",
+        }.items():
+            for column in columns.split():
+                db.execute(sa.text(f"ALTER TABLE {name} DROP COLUMN {column}"))
+        old_body = {"id": "p", "name": "P", "steps": [], "wet_level": 80}
+        db.execute(
+            sa.text("INSERT INTO document VALUES ('programme', 'p', :body)"),
+            {"body": json.dumps(old_body).encode()},
+        )
         db.execute(
             sa.text("INSERT INTO asset VALUES ('L1', 'luminaire', '', '', '', 49, 13)")
         )
     engine.dispose()
     registry = Registry(url)
     assert registry.assets() == [Asset("L1", "luminaire", "", "", "", 49, 13)]
+    wet = Programme("p", "P", (), effects=(Effect("wet_road", 80),))
+    assert registry.all(Programme) == registry.all_at(Programme, 0) == [wet]
+    registry.save(
+        Programme("p", "Q", ()), match=tag(registry.all(Programme)[0])
+    )  # whatever form it came in
     registry.close()
 
 
@@ -130,12 +148,38 @@ def test_whoever_looks_sees_that_something_has_changed(registry):
     assert registry.change("assets") == 0
     registry.put_assets([asset(1)])
     assert registry.change("assets") == 1
-    assert registry.groups() == [Group("g", "G", ("L1",))]
+    assert registry.all(Group) == [Group("g", "G", ("L1",))]
+
+
+def test_of_two_who_edit_the_second_is_told(registry):
+    first = Group("g", "G", ("L1",))
+    registry.save(first, 1, "eva")
+    registry.save(Group("g", "G", ("L2",)), 2, "jan", match=tag(first))
+    with pytest.raises(Stale, match="look again"):
+        registry.save(Group("g", "G", ("L3",)), 3, "eva", match=tag(first))
+    with pytest.raises(Stale):
+        registry.save(Group("h", "H"), 3, "eva", match="something")
+    with pytest.raises(Stale):
+        registry.drop(Group, "g", 4, "eva", match=tag(first))
+    assert registry.find(Group, "g") == Group("g", "G", ("L2",))
+
+
+def test_every_version_stays_and_any_time_can_be_asked_for(registry):
+    registry.save(Group("g", "old"), 10, "eva")
+    registry.save(Group("g", "new"), 20, "jan")
+    registry.drop(Group, "g", 30, "jan")
+    registry.assign("*", "c", 10)
+    registry.assign("*", None, 20)
+    assert [g.name for t in (9, 10, 25, 30) for g in registry.all_at(Group, t)] == ["old", "new"]  # fmt: skip
+    assert [v.who for v in registry.history(Group, "g")] == ["jan", "jan", "eva"]
+    assert [registry.assignments_at(t) for t in (9, 10, 20)] == [{}, {"*": "c"}, {}]
+    with pytest.raises(NotFound, match="no group 'g'"):
+        registry.drop(Group, "g", 40, "jan")
 
 
 def test_tokens_and_audit(registry):
-    token = registry.new_token("eva", expires=5000)
-    assert registry.who(token, 4999) == "eva"
+    token = registry.new_token("eva", 5000, "operator")
+    assert registry.who(token, 4999) == User("eva", "operator")
     assert registry.who(token, 5000) is None
     registry.record(1, "eva", "override", "city", "why")
     registry.record(2, "eva", "cancel", "city", "")
@@ -258,6 +302,7 @@ some_assets = st.lists(
     st.builds(
         Asset, names, st.sampled_from(ASSET_KINDS), st.just(""), words, words,
         st.floats(-90, 90), st.floats(-180, 180), words, words, st.booleans(),
+        words, words, st.sampled_from(PHASES), words, st.none() | st.floats(0, 100),
     ),
     unique_by=lambda a: a.id,
 )  # fmt: skip

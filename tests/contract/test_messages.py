@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from duha_contract.errors import MessageError
-from duha_contract.lighting import Calendar, Override, Place, Programme, Step
+from duha_contract.lighting import Override
 from duha_contract.messages import (
     MAX_BYTES,
     Ack,
@@ -15,6 +15,7 @@ from duha_contract.messages import (
     decode,
     encode,
 )
+from duha_contract.programmes import Calendar, Effect, Place, Programme, Step
 
 PLACE = Place(49.7, 13.4, "Europe/Prague")
 MESSAGES = [
@@ -36,7 +37,11 @@ MESSAGES = [
         "abc",
         99,
         PLACE,
-        (Programme("p", "P", (Step("sunset", 100),), wet_level=80),),
+        (
+            Programme(
+                "p", "P", (Step("sunset", 100),), effects=(Effect("wet_road", 80),)
+            ),
+        ),
         (Calendar("c", "C", "p"),),
         {"L1": "c"},
         (Override("o", 30, 1, 2, devices=("L1",)),),

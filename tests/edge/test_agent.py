@@ -8,8 +8,10 @@ from importlib import resources
 import pytest
 
 from duha_contract.clock import Clock
-from duha_contract.lighting import Override, Place
+from duha_contract.lighting import Override
 from duha_contract.messages import Batch, Desired, decode
+from duha_contract.programmes import Calendar, Effect, Place, Programme, Step
+from duha_contract.roads import Drying
 from duha_edge import profiles
 from duha_edge.agent import Agent
 from duha_edge.errors import ConfigError, OutboxError
@@ -77,7 +79,7 @@ class Cabinet:
 
 
 @contextlib.asynccontextmanager
-async def cabinet(folder, weather=None, source=time.time):
+async def cabinet(folder, weather=None, source=time.time, period_s=0.2):
     dry = Replay((0.0,), (0.0,))
     clock = Clock(time.time)
     city = SimulatedCity(
@@ -89,6 +91,7 @@ async def cabinet(folder, weather=None, source=time.time):
     )
     await city.start()
     text = SITE.format(folder=folder / "agent", port=city.ports["RVO-001", "line1"])
+    text = text.replace("period_s = 0.2", f"period_s = {period_s}")
     agent = Agent(parse(text), Clock(source))
     running = asyncio.create_task(agent.run())
     try:
@@ -153,6 +156,42 @@ async def test_rain_is_counted_from_the_last_reading_that_was_kept(tmp_path):
         made.agent.outbox.put = refused
         await asyncio.sleep(0.5)
         assert sum(row["counts"] or 0 for row in made.rows("rain_gauge", "SR-01")) == 1
+
+
+async def test_rain_lights_the_cabinets_lamps_within_two_seconds_without_a_backend(
+    tmp_path,
+):
+    """The period is a minute: it is the watch over the gauge that has seen the tip."""
+    async with cabinet(tmp_path, period_s=60) as made:
+        await asyncio.sleep(1.0)
+        dim = Programme(
+            "p",
+            "P",
+            (Step("12:00", 30), Step("11:59", 30)),
+            effects=(Effect("wet_road"),),
+        )
+        document = Desired(
+            1, 1, "x", 0, Place(49.7475, 13.3776, "Europe/Prague"), (dim,),
+            (Calendar("c", "C", "p"),), {"*": "c"}, drying=Drying(),
+        )  # fmt: skip
+        made.agent._desired(document)
+        lamp = made.city.luminaires["RVO-001-L001"]
+        await _until(lambda: round(lamp.lamp.setpoint * 100) == 30)
+        gauge = made.city.gauges["SR-01"]
+        before = gauge._gauge
+        tipped = time.monotonic()
+        gauge._gauge = type(before)(tips=before.tips + 1)
+        await _until(lambda: round(lamp.lamp.setpoint * 100) == 100)
+        assert time.monotonic() - tipped <= 2.0
+        (cause, *_) = made.agent.executor.decide("RVO-001-L001", time.time()).reason
+        assert (cause.code, cause.name) == ("wet_road", "SR-01")
+        assert sum(row["counts"] or 0 for row in made.rows("rain_gauge", "SR-01")) == 1
+
+
+async def _until(so):
+    async with asyncio.timeout(5):
+        while not so():
+            await asyncio.sleep(0.02)
 
 
 async def test_the_first_reading_of_a_gauge_is_no_rain_and_a_restart_loses_none(

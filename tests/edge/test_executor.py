@@ -6,8 +6,17 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from duha_contract.errors import ProgrammeError
-from duha_contract.lighting import Calendar, Override, Place, Programme, Step, Sun
+from duha_contract.lighting import Override, Sun
 from duha_contract.messages import Desired
+from duha_contract.programmes import (
+    Calendar,
+    Effect,
+    Period,
+    Place,
+    Programme,
+    Step,
+)
+from duha_contract.roads import Drying
 from duha_edge.executor import FRESH_S, RETRY_S, Executor
 
 PLZEN = Place(49.7475, 13.3776, "Europe/Prague")
@@ -137,16 +146,61 @@ def test_a_luminaire_that_does_not_answer_is_diverged_and_asked_again(executor):
 
 
 def test_without_a_clock_a_light_sensor_decides(executor):
-    executor.bright(500.0, 0.0)
+    executor.bright(500.0, 0.0, 0.0)
     assert executor.to_write(100.0, 1.0) == {"L1": 0, "L2": 0}
-    executor.bright(30.0, 2.0)  # dusk: still enough, it was bright before
+    executor.bright(30.0, 2.0, 0.0)  # dusk: still enough, it was bright before
     assert set(executor.to_write(100.0, 2.0).values()) == {0}
-    executor.bright(10.0, 3.0)
+    executor.bright(10.0, 3.0, 0.0)
     assert set(executor.to_write(100.0, 3.0).values()) == {100}
-    executor.bright(500.0, 4.0)
+    executor.bright(500.0, 4.0, 0.0)
     assert set(executor.to_write(100.0, 4.0 + FRESH_S + 1).values()) == {100}  # stale
     night = at("2026-11-23 23:00")
     assert set(executor.to_write(night, 5.0, trusted=False).values()) == {0}
     assert set(executor.to_write(night, 5.0).values()) == {
         100
     }  # it has no say otherwise
+
+
+WET = Programme(
+    "p", "P", (Step("sunset", 60), Step("sunrise", 0)), effects=(Effect("wet_road"),)
+)
+
+
+def test_a_gauge_of_its_own_raises_the_light_until_the_road_is_dry(executor):
+    executor.accept(document(programme=WET, drying=Drying()))
+    now = at("2026-11-23 20:00")
+    assert obey(executor, now) == {"L1": 60, "L2": 60}
+    executor.rained("SR-01", 0.2, now)
+    assert obey(executor, now) == {"L1": 100, "L2": 100}
+    end = executor.decide("L1", now).reason[0].until / 1000
+    assert end - now >= Drying().hold_s
+    assert obey(executor, end - 1) == {}
+    assert obey(executor, end) == {"L1": 60, "L2": 60}
+
+
+def test_more_rain_keeps_the_road_wet_and_an_earlier_end_never_shortens_it(executor):
+    executor.accept(document(programme=WET, drying=Drying()))
+    now = at("2026-11-23 20:00")
+    ends = []
+    for minutes, mm in ((0, 0.4), (5, 0.2), (10, 0.0), (15, 0.2)):
+        executor.rained("SR-01", mm, now + 60 * minutes)
+        ends.append(executor.decide("L1", now + 60 * minutes).reason[0].until)
+    assert ends == sorted(ends)
+
+
+def test_without_leave_of_the_document_gauges_of_its_own_do_not_count(executor):
+    executor.accept(document(programme=WET))
+    now = at("2026-11-23 20:00")
+    executor.rained("SR-01", 5.0, now)
+    assert executor.decide("L1", now).level == 60
+
+
+def test_with_a_clock_a_light_sensor_moves_the_period_of_a_programme(executor):
+    dusky = Programme("p", "P", (Step("sunset", 70),), (Period(early_min=30),))
+    executor.accept(document(programme=dusky))
+    before = at("2026-11-23 16:00")  # sunset is at 16:14
+    assert obey(executor, before) == {"L1": 0, "L2": 0}
+    executor.bright(5.0, 0.0, before)
+    assert obey(executor, before) == {"L1": 70, "L2": 70}
+    assert obey(executor, before + FRESH_S) == {}  # sunset has come meanwhile
+    assert executor.decide("L1", before + FRESH_S).reason[0].code == "programme"

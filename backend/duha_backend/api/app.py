@@ -12,13 +12,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from duha_backend.api import (
+    documents,
     figures,
     kept,
+    nights,
     now,
+    overrides,
     problems,
     sessions,
     stock,
-    wanted,
 )
 from duha_backend.api.services import PREFIX, SIGNED_IN, Services
 from duha_backend.errors import NotFound
@@ -59,7 +61,8 @@ def _routes(*, whole: bool = True) -> FastAPI:
     )
     rooms = [sessions.router, figures.router]
     if whole:
-        rooms += [now.router, kept.router, stock.router, wanted.router]
+        rooms += [now.router, kept.router, stock.router]
+        rooms += [overrides.router, nights.router, documents.router]
     for room in (*rooms, _nothing):
         app.include_router(room)
     return app

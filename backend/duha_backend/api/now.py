@@ -28,7 +28,8 @@ async def city(services: S, who: Who) -> dict[str, Any]:
     return {
         "id": services.city,
         "name": services.name,
-        "who": who,
+        "who": who.name,
+        "role": who.role,
         "now": services.now_ms(),
         "rate": services.rate,
         "zone": services.control.place.zone,
@@ -136,6 +137,7 @@ async def luminaire(device: str, services: S) -> dict[str, Any]:
     if device not in live.index:
         raise NotFound(f"no luminaire {device!r}")
     asset = live.assets[device]
+    control = services.control
     reading = live.latest["luminaire"].reading(device)
     values = reading.values if reading else {}
     decision = services.control.decision(device, services.now_ms() / 1000)
@@ -147,6 +149,7 @@ async def luminaire(device: str, services: S) -> dict[str, Any]:
         "actual": values.get("level_actual_pct"),
         "wanted": decision.level,
         "reason": msgspec.to_builtins(decision.reason),
+        "road": control.roads.state_of(asset.cabinet, device, services.now_ms()),
         "values": values,
         "quality": reading.quality if reading else None,
         "at": iso(reading.ts) if reading else None,

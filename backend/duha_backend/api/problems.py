@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from duha_backend.errors import BackendError
+from duha_backend.errors import BackendError, Refused
 from duha_contract.errors import ContractError
 
 
@@ -31,7 +31,8 @@ def _problem(status: int, detail: str, **more: Any) -> JSONResponse:
 
 
 async def _backend_error(_: Request, error: Exception) -> JSONResponse:
-    return _problem(getattr(error, "status", 500), str(error))
+    more = {"reasons": error.reasons} if isinstance(error, Refused) else {}
+    return _problem(getattr(error, "status", 500), str(error), **more)
 
 
 async def _contract_error(_: Request, error: Exception) -> JSONResponse:

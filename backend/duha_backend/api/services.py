@@ -2,21 +2,22 @@
 
 import asyncio
 import datetime as dt
+import functools
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Cookie, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from duha_backend.books import Books
 from duha_backend.control import Control
-from duha_backend.errors import Forbidden
+from duha_backend.errors import Forbidden, NotAllowed
 from duha_backend.ingest import Ingest
 from duha_backend.live import Live
 from duha_backend.readings import Readings
-from duha_backend.registry import Registry
+from duha_backend.registry import ROLES, Registry, Role
 
 PREFIX = "/api/v1"
 Limit = Annotated[int, Query(ge=1, le=5000, description="Most items of a page.")]
@@ -50,6 +51,7 @@ class Services:
         self.readings = readings
         self.live = live
         self.control = control
+        self.desk = control.desk
         self.ingest = ingest
         self.now_ms = now_ms
         self.real_ms = real_ms
@@ -72,12 +74,21 @@ _bearer = HTTPBearer(
 )
 
 
+class Asker(NamedTuple):
+    """Who asks, in which role, and from where."""
+
+    name: str
+    role: Role
+    source: str
+
+
 async def _signed_in(
+    request: Request,
     services: S,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     duha_session: Annotated[str, Cookie(include_in_schema=False)] = "",
-) -> str:
-    """Name of whoever asks.
+) -> Asker:
+    """Whoever asks.
 
     A session is a cookie that browsers send from this site only (SameSite=Strict).
     """
@@ -87,19 +98,34 @@ async def _signed_in(
         who = await asyncio.to_thread(services.registry.who, token, services.real_ms())
     if who is None:
         raise Forbidden("sign in, or send 'Authorization: Bearer <token>'")
-    return who
+    return Asker(who.name, who.role, request.client.host if request.client else "")
 
 
-Who = Annotated[str, Depends(_signed_in)]
+Who = Annotated[Asker, Depends(_signed_in)]
 SIGNED_IN = [Depends(_signed_in)]
 
 
+def needs(role: Role) -> Any:
+    """That whoever asks has a role, or one that may do more."""
+
+    async def allowed(who: Who) -> None:
+        if ROLES.index(who.role) < ROLES.index(role):
+            raise NotAllowed(f"{who.name} is {who.role}; this needs {role}")
+
+    return Depends(allowed)
+
+
 async def record(
-    services: Services, who: str, action: str, target: str, detail: str
+    services: Services, who: Asker, action: str, target: str, detail: str, **more: str
 ) -> None:
-    """Write a line of the audit log."""
-    now = services.now_ms()
-    await asyncio.to_thread(services.registry.record, now, who, action, target, detail)
+    """Write a line of the audit log; `more`: before, after, why."""
+    await asyncio.to_thread(
+        functools.partial(
+            services.registry.record,
+            services.now_ms(), who.name, action, target, detail,
+            source=who.source, **more,
+        )
+    )  # fmt: skip
 
 
 def to_ms(moment: dt.datetime) -> int:

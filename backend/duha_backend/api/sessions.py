@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Cookie, Request, Response
 from pydantic import BaseModel
 
-from duha_backend.api.services import PREFIX, SIGNED_IN, S
+from duha_backend.api.services import PREFIX, SIGNED_IN, Asker, S, record
 from duha_backend.errors import Forbidden
 
 COOKIE = "duha_session"
@@ -37,8 +37,11 @@ async def sign_in(
     if who is None:
         await asyncio.sleep(0.5)  # guessing shall be slow
         raise Forbidden("this token is not known")
-    session = await asyncio.to_thread(registry.new_token, who, now + SESSION_MS)
-    await asyncio.to_thread(registry.record, services.now_ms(), who, "sign_in", "", "")
+    session = await asyncio.to_thread(
+        registry.new_token, who.name, now + SESSION_MS, who.role
+    )
+    asker = Asker(who.name, who.role, request.client.host if request.client else "")
+    await record(services, asker, "sign_in", "", who.role)
     response.set_cookie(
         COOKIE,
         session,

@@ -8,7 +8,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from duha_backend import assets as files
-from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Who, iso, record
+from duha_backend.api.services import (
+    PREFIX,
+    SIGNED_IN,
+    Limit,
+    S,
+    Who,
+    iso,
+    needs,
+    record,
+)
 from duha_backend.errors import Invalid
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
@@ -54,7 +63,7 @@ async def assets_geojson(services: S) -> dict[str, Any]:
     return files.to_geojson(found, streets)
 
 
-@router.post("/assets/import")
+@router.post("/assets/import", dependencies=[needs("engineer")])
 async def import_assets(
     request: Request,
     services: S,
@@ -115,7 +124,7 @@ async def quarantine(
     return {"items": items, "cursor": items[-1]["id"] if more else None}
 
 
-@router.post("/quarantine/replay")
+@router.post("/quarantine/replay", dependencies=[needs("engineer")])
 async def replay(body: ReplayIn, services: S, who: Who) -> dict[str, Any]:
     """Examine refused things by the rules of now, and store what is fine."""
     found = await services.ingest.replay(body.ids, services.city)
@@ -136,7 +145,7 @@ async def audit(
     return {"items": items, "cursor": items[-1]["id"] if more else None}
 
 
-@router.post("/backups", status_code=201)
+@router.post("/backups", status_code=201, dependencies=[needs("admin")])
 async def backup(services: S, who: Who) -> dict[str, Any]:
     """Copy the embedded stores, while they run, into a folder beside the data."""
     moment = dt.datetime.fromtimestamp(services.real_ms() / 1000, dt.UTC)

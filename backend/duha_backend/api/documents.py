@@ -1,0 +1,305 @@
+"""Programmes, calendars, groups, stretches, types, tariff: what two people may edit.
+
+Each answer carries an ETag; a PUT or DELETE with ``If-Match`` changes nothing when
+somebody else has been there since (412). ``dry_run=true`` says what would be refused.
+"""
+
+import asyncio
+import datetime as dt
+import json
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from duha_backend.api.services import (
+    PREFIX,
+    SIGNED_IN,
+    S,
+    Services,
+    Who,
+    iso,
+    needs,
+    record,
+)
+from duha_backend.errors import Invalid, NotFound
+from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
+from duha_backend.lighting.tariff import Tariff
+from duha_backend.registry import tag
+from duha_contract.programmes import Calendar, Programme
+
+router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+ENGINEER = [needs("engineer")]
+IfMatch = Annotated[str | None, Header(description="ETag of what is to be replaced.")]
+DryRun = Annotated[bool, Query(description="Only say what would be refused.")]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class _In(BaseModel):
+    """A field that is not known is a mistake, not something to pass over."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+
+
+class StepIn(BaseModel):
+    """One step of a programme."""
+
+    model_config = ConfigDict(extra="forbid")
+    at: str = Field(description="22:30, sunset-10 or sunrise+5", examples=["sunset"])
+    level: Percent
+    fade_s: float = Field(0, ge=0, le=3600)
+
+
+class PeriodIn(BaseModel):
+    """An active period: outside all of them the light is off."""
+
+    model_config = ConfigDict(extra="forbid")
+    start: str = "sunset"
+    end: str = "sunrise"
+    early_min: float = Field(
+        0, ge=0, le=180, description="A light sensor may begin so early."
+    )
+    late_min: float = Field(0, ge=0, le=180, description="Or so late.")
+
+
+class EffectIn(BaseModel):
+    """What an adaptive input does."""
+
+    model_config = ConfigDict(extra="forbid")
+    on: Literal["wet_road", "traffic", "motion"]
+    level: Percent | None = Field(
+        None, description="Without it the normal class level."
+    )
+    operation: Literal["max", "set", "min"] = "max"
+    start: str = ""
+    end: str = ""
+
+
+class ProgrammeIn(_In):
+    """A programme of one night."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "name": "Residential streets",
+                "active": [{"start": "sunset", "end": "sunrise"}],
+                "steps": [
+                    {"at": "sunset", "level": 100, "fade_s": 60},
+                    {"at": "22:00", "level": 50, "fade_s": 120},
+                    {"at": "05:00", "level": 80},
+                ],
+                "effects": [{"on": "wet_road"}],
+            }
+        },
+    )
+    steps: list[StepIn] = Field(min_length=1, max_length=50)
+    active: list[PeriodIn] = Field([], max_length=10)
+    effects: list[EffectIn] = Field([], max_length=10)
+    part_night: bool = False
+
+
+class RuleIn(BaseModel):
+    """The nights of a programme; every condition must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+    programme: str
+    first: dt.date | None = None
+    last: dt.date | None = None
+    yearly: bool = False
+    weekdays: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = []
+    nth: list[Literal[1, 2, 3, 4, 5, -1]] = []
+    holidays: str = Field(
+        "", description="Country code: its public holidays.", examples=["CZ"]
+    )
+    dates: list[dt.date] = []
+
+
+class CalendarIn(_In):
+    """Which programme for which night; the first rule that covers a night wins."""
+
+    default: str
+    rules: list[RuleIn] = Field([], max_length=200)
+
+
+class GroupIn(_In):
+    """Luminaires by name, or by a rule over fields of the inventory."""
+
+    members: list[str] = Field([], max_length=100_000)
+    rule: dict[str, list[str]] = Field(
+        {}, examples=[{"street": ["Lipová"], "type": ["LED62"]}]
+    )
+
+
+class StretchIn(_In):
+    """A part of a street with its lighting class (EN 13201-2)."""
+
+    normal: str = Field("", examples=["M4"])
+    adaptive: list[str] = Field([], examples=[["M5", "M6"]])
+    levels: dict[str, float] = Field({}, examples=[{"M4": 80, "M5": 55, "M6": 40}])
+    length_m: float = Field(0, ge=0)
+    width_m: float = Field(0, ge=0)
+
+
+class TypeIn(_In):
+    """A type of luminaire."""
+
+    rated_w: float = Field(gt=0, examples=[62])
+    standby_w: float = Field(0.5, ge=0)
+    curve: list[tuple[float, float]] = Field(
+        [], examples=[[[0, 0.5], [50, 30], [100, 62]]]
+    )
+    virtual_pct: float = Field(100, gt=0, le=100)
+    clo: list[tuple[float, float]] = []
+    depreciation: list[tuple[float, float]] = []
+    lamp: str = "LED"
+    driver: str = ""
+    luminous_flux_lm: float = Field(0, ge=0)
+    tolerance_pct: float = Field(15, gt=0)
+    power_factor: list[tuple[float, float]] = []
+
+
+class TariffIn(_In):
+    """Price, emission factor and baseline of energy."""
+
+    name: str = ""
+    price_per_kwh: float | None = Field(None, ge=0)
+    currency: str = "CZK"
+    co2_kg_per_kwh: float | None = Field(None, ge=0)
+    source: str = Field("", examples=["contract 2026; Ministry of Industry and Trade"])
+    baseline_w: dict[str, float] = {}
+
+
+class AssignmentIn(BaseModel):
+    """The calendar of a target; null takes it away."""
+
+    model_config = ConfigDict(extra="forbid")
+    calendar: str | None
+
+
+def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None:
+    """The calls that every kind of document has."""
+
+    @router.get(
+        f"/{path}", name=f"{path}", description=f"All {path}, each with its ETag."
+    )
+    async def listed(services: S) -> list[dict[str, Any]]:
+        found = await asyncio.to_thread(services.registry.all, kind)
+        return [msgspec.to_builtins(d) | {"etag": tag(d)} for d in found]
+
+    @router.get(f"/{path}/{{name}}", name=word, description=f"One {word}.")
+    async def one(name: str, services: S, response: Response) -> dict[str, Any]:
+        found = await asyncio.to_thread(services.registry.find, kind, name)
+        if found is None:
+            raise NotFound(f"no {word} {name!r}")
+        response.headers["ETag"] = f'"{tag(found)}"'
+        return msgspec.to_builtins(found)  # type: ignore[no-any-return]
+
+    @router.get(
+        f"/{path}/{{name}}/history", name=f"{word} history",
+        description=f"Every version of a {word}, newest first.",
+    )  # fmt: skip
+    async def versions(name: str, services: S) -> list[dict[str, Any]]:
+        found = await asyncio.to_thread(services.registry.history, kind, name)
+        return [
+            {
+                "since": iso(v.since),
+                "who": v.who,
+                "document": v.body and json.loads(v.body),
+            }
+            for v in found
+        ]
+
+    @router.put(
+        f"/{path}/{{name}}", name=f"put {word}", dependencies=ENGINEER,
+        description=f"Store a {word}. What would leave a street dark is refused.",
+    )  # fmt: skip
+    async def put(
+        name: str, body: model, services: S, who: Who, response: Response,  # type: ignore[valid-type]
+        if_match: IfMatch = None, dry_run: DryRun = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        raw = {"id": name, **body.model_dump(mode="json")}  # type: ignore[attr-defined]
+        document = _converted(raw, kind)
+        before = await asyncio.to_thread(services.registry.find, kind, name)
+        await asyncio.to_thread(
+            services.desk.save, document, who.name, _tag(if_match), dry_run=dry_run
+        )
+        if not dry_run:
+            await _note(services, who, word, name, before, document)
+            await services.control.settle()
+        response.headers["ETag"] = f'"{tag(document)}"'
+        return msgspec.to_builtins(document)  # type: ignore[no-any-return]
+
+    @router.delete(
+        f"/{path}/{{name}}", name=f"delete {word}", status_code=204, dependencies=ENGINEER,
+        description=f"Take a {word} away; one that others need stays.",
+    )  # fmt: skip
+    async def delete(
+        name: str, services: S, who: Who, if_match: IfMatch = None
+    ) -> None:
+        before = await asyncio.to_thread(services.registry.find, kind, name)
+        await asyncio.to_thread(
+            services.desk.drop, kind, name, who.name, _tag(if_match)
+        )
+        await _note(services, who, f"delete {word}", name, before, None)
+        await services.control.settle()
+
+
+_room("programmes", Programme, ProgrammeIn, "programme")
+_room("calendars", Calendar, CalendarIn, "calendar")
+_room("groups", Group, GroupIn, "group")
+_room("stretches", Stretch, StretchIn, "stretch")
+_room("types", LuminaireType, TypeIn, "type")
+_room("tariffs", Tariff, TariffIn, "tariff")
+
+
+@router.get("/assignments")
+async def assignments(services: S) -> dict[str, str]:
+    """Calendar by luminaire, ``stretch:`` and a stretch, cabinet or "*"."""
+    return await asyncio.to_thread(services.registry.assignments)
+
+
+@router.put("/assignments/{target}", dependencies=ENGINEER)
+async def put_assignment(
+    target: str, body: AssignmentIn, services: S, who: Who, dry_run: DryRun = False
+) -> dict[str, str | None]:
+    """Assign a calendar; the nearest wins: luminaire, stretch, cabinet, "*", the city."""
+    given = await asyncio.to_thread(services.registry.assignments)
+    await asyncio.to_thread(
+        services.desk.assign, target, body.calendar, who.name, dry_run=dry_run
+    )
+    if not dry_run:
+        await record(
+            services, who, "assign", target, body.calendar or "none",
+            before=given.get(target, ""), after=body.calendar or "",
+        )  # fmt: skip
+        await services.control.settle()
+    return {"target": target, "calendar": body.calendar}
+
+
+def _tag(if_match: str | None) -> str | None:
+    """The tag that an If-Match names; ``*`` and nothing name any."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    return if_match.strip().removeprefix("W/").strip('"')
+
+
+async def _note(
+    services: Services, who: Who, action: str, name: str,
+    before: msgspec.Struct | None, after: msgspec.Struct | None,
+) -> None:  # fmt: skip
+    texts = [
+        "" if document is None else msgspec.json.encode(document).decode()
+        for document in (before, after)
+    ]
+    detail = getattr(after, "name", "")
+    await record(services, who, action, name, detail, before=texts[0], after=texts[1])
+
+
+def _converted(raw: dict[str, Any], kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from None

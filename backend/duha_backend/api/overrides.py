@@ -1,0 +1,198 @@
+"""Levels by hand, and what programmes answer to."""
+
+import asyncio
+import datetime as dt
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from duha_backend.api.services import (
+    PREFIX,
+    SIGNED_IN,
+    S,
+    Services,
+    Who,
+    iso,
+    needs,
+    record,
+    to_ms,
+)
+from duha_backend.errors import Invalid
+from duha_backend.lighting.wanted import TargetKind
+from duha_backend.registry import Asset, Sensed, StoredOverride
+from duha_contract.lighting import Override, Sun
+from duha_contract.programmes import noons
+
+router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+OPERATOR = [needs("operator")]
+HOUR_MS = 3_600_000
+
+
+class TargetIn(BaseModel):
+    """Whom something is for."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: TargetKind
+    id: str = Field("", description="Empty for the city.", examples=["RVO-001"])
+
+
+class OverrideIn(BaseModel):
+    """A level by hand. It always ends: `until`, `minutes` from its start, or next noon."""
+
+    model_config = ConfigDict(extra="forbid")
+    target: TargetIn
+    level: float = Field(description="0 to 100 %", ge=0, le=100, examples=[30])
+    start: dt.datetime | None = Field(None, description="Now, without it.")
+    until: dt.datetime | None = None
+    minutes: float | None = Field(None, gt=0, examples=[60])
+    fade_s: float = Field(
+        0, ge=0, le=3600, description="How long it takes to get there."
+    )
+    reason: str = Field("", max_length=200, examples=["festival"])
+    emergency: bool = False
+
+
+class EmergencyIn(BaseModel):
+    """Full light, before everything else."""
+
+    model_config = ConfigDict(extra="forbid")
+    target: TargetIn = TargetIn(kind="city", id="")
+    minutes: float | None = Field(
+        None, gt=0, description="Until next noon, without it."
+    )
+    reason: str = Field(
+        min_length=1, max_length=200, examples=["accident on the bridge"]
+    )
+
+
+class SensedIn(BaseModel):
+    """An adaptive input: traffic or motion that was sensed; it ends unless sent again."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["traffic", "motion"]
+    target: TargetIn
+    hold_s: float = Field(
+        gt=0, le=3600, description="How long it holds.", examples=[120]
+    )
+    neighbours_m: float = Field(
+        0, ge=0, le=500, description="Luminaires so near to the target answer too."
+    )
+    detail: str = Field("", max_length=100, examples=["detector D-17"])
+
+
+@router.get("/overrides")
+async def overrides(services: S) -> list[dict[str, Any]]:
+    """Overrides of the last day, newest first, each with how far it has got."""
+    since = services.now_ms() - 24 * HOUR_MS
+    found = await asyncio.to_thread(services.registry.overrides, since)
+    return [_override_out(services, stored) for stored in found]
+
+
+@router.post("/overrides", status_code=201, dependencies=OPERATOR)
+async def add_override(body: OverrideIn, services: S, who: Who) -> dict[str, Any]:
+    """Give luminaires a level until a time."""
+    if body.until is not None and body.minutes is not None:
+        raise Invalid(
+            "say 'until' or 'minutes', not both; without them next noon ends it"
+        )
+    start = to_ms(body.start) if body.start else services.now_ms()
+    override = Override(
+        id="", level=body.level, start=start, end=_end(body, start, services),
+        reason=body.reason, who=who.name, emergency=body.emergency, fade_s=body.fade_s,
+    )  # fmt: skip
+    return await _add(services, who, body.target, override)
+
+
+@router.post("/emergency", status_code=201, dependencies=OPERATOR)
+async def emergency(body: EmergencyIn, services: S, who: Who) -> dict[str, Any]:
+    """Full light at once, for the city or a part of it; ends like any override."""
+    start = services.now_ms()
+    end = (
+        start + round(body.minutes * 60_000) if body.minutes else _noon(services, start)
+    )
+    override = Override("", 100.0, start, end, body.reason, who.name, emergency=True)
+    return await _add(services, who, body.target, override)
+
+
+@router.delete("/overrides/{name}", status_code=204, dependencies=OPERATOR)
+async def cancel_override(name: str, services: S, who: Who) -> None:
+    """End an override now."""
+    await asyncio.to_thread(services.registry.cancel_override, name, services.now_ms())
+    await record(services, who, "cancel_override", name, "")
+    services.control.touch()
+    await services.control.settle()
+
+
+@router.post("/inputs", status_code=204, dependencies=OPERATOR)
+async def sense(body: SensedIn, services: S, who: Who) -> None:
+    """Take traffic or motion that something outside has sensed."""
+    now = services.now_ms()
+    kind, target = body.target.kind, body.target.id
+    if body.neighbours_m:
+        near = services.desk.near(kind, target, body.neighbours_m)
+        kind, target = "luminaire", ",".join(near)
+    end = now + round(body.hold_s * 1000)
+    given = Sensed(body.kind, kind, target, now, end, body.detail, who.name)
+    await asyncio.to_thread(services.desk.sense, given)
+    await services.control.settle()
+
+
+async def _add(
+    services: Services, who: Who, target: TargetIn, override: Override
+) -> dict[str, Any]:
+    stored = await asyncio.to_thread(
+        services.desk.add_override, target.kind, target.id, override
+    )
+    detail = f"{override.level:g} % until {iso(override.end)}"
+    action = "emergency" if override.emergency else "override"
+    await record(
+        services, who, action, f"{target.kind} {target.id}".strip(), detail,
+        why=override.reason,
+    )  # fmt: skip
+    await services.control.settle()
+    return _override_out(services, stored)
+
+
+def _end(body: OverrideIn, start: int, services: Services) -> int:
+    if body.until is not None:
+        return to_ms(body.until)
+    if body.minutes is not None:
+        return start + round(body.minutes * 60_000)
+    return _noon(services, start)
+
+
+def _noon(services: Services, start: int) -> int:
+    """The next noon [ms]: an override that nobody ends lasts one night."""
+    place = services.control.place
+    return round(noons(place, Sun(place).date_of(start / 1000))[1] * 1000)
+
+
+def _override_out(services: Services, stored: StoredOverride) -> dict[str, Any]:
+    override, control, desk = stored.override, services.control, services.desk
+    members = desk.members(stored.target_kind, stored.target)
+    diverged = control.diverged(members)
+    return {
+        "id": override.id,
+        "target": {"kind": stored.target_kind, "id": stored.target},
+        "level": override.level,
+        "start": iso(override.start),
+        "end": iso(override.end),
+        "fade_s": override.fade_s,
+        "reason": override.reason,
+        "who": override.who,
+        "emergency": override.emergency,
+        "state": control.state_of(stored),
+        "luminaires": len(members),
+        "pending": control.pending(stored, members),
+        "diverged": [_diverged(services, name) for name in diverged],
+        "below_class": desk.below_class(override.level, members),
+    }
+
+
+def _diverged(services: Services, name: str) -> dict[str, Any]:
+    """A luminaire that does not do what was asked, and since when."""
+    since = services.live.diverged_since(name)
+    asset: Asset = services.live.assets[name]
+    age = None if since is None else (services.now_ms() - since) / 1000
+    return {"id": name, "cabinet": asset.cabinet, "age_s": age}

@@ -1,0 +1,359 @@
+"""What operators want: taken when it can be, refused with reasons when it cannot.
+
+Everything that is taken goes to the registry; whoever controls finds it there.
+"""
+
+import datetime as dt
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from duha_backend.errors import Conflict, Invalid, NotFound, Refused
+from duha_backend.lighting.days import dated
+from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
+from duha_backend.lighting.refusals import Refusal, refusals
+from duha_backend.lighting.roads import Roads, neighbours
+from duha_backend.lighting.tariff import Tariff
+from duha_backend.lighting.wanted import Lamps, TargetKind, Wanted, known
+from duha_backend.live import Live
+from duha_backend.registry import Asset, Registry, Sensed, StoredOverride
+from duha_contract.clock import Clock
+from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
+from duha_contract.programmes import Calendar, Place, Programme, check, date_of
+
+LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
+LONGEST_INPUT_MS = 3_600_000
+
+
+class Desk:
+    """Where operators say what they want, and ask why a lamp is as it is.
+
+    Parameters
+    ----------
+    registry, live, clock : Registry, Live, Clock
+        What is wanted, what is there, and when.
+    place : Place
+        Where the city is.
+    roads : Roads
+        Which gauges are near to which luminaires.
+    """
+
+    def __init__(
+        self, registry: Registry, live: Live, clock: Clock, place: Place, roads: Roads
+    ) -> None:
+        self._registry = registry
+        self._live = live
+        self._clock = clock
+        self.place = place
+        self._roads = roads
+        self._lamps: tuple[int, Lamps] = (-1, Lamps(()))
+
+    @property
+    def sun(self) -> Sun:
+        """The nights of the city."""
+        return Sun(self.place)
+
+    @property
+    def lamps(self) -> Lamps:
+        """The luminaires of the city."""
+        if self._lamps[0] != self._live.version:
+            self._lamps = (self._live.version, Lamps(self._live.luminaires))
+        return self._lamps[1]
+
+    def wanted(self) -> Wanted:
+        """What is wanted now."""
+        return self._wanted(self._registry.all, self._registry.assignments())
+
+    def wanted_at(self, t: int) -> Wanted:
+        """What was wanted at a time [ms]."""
+        return self._wanted(
+            lambda kind: self._registry.all_at(kind, t),
+            self._registry.assignments_at(t),
+        )
+
+    @staticmethod
+    def _wanted(all_of: Callable[..., list[Any]], given: dict[str, str]) -> Wanted:
+        def by_id(kind: type[msgspec.Struct]) -> dict[str, Any]:
+            return {document.id: document for document in all_of(kind)}
+
+        return Wanted(
+            by_id(Programme), by_id(Calendar), by_id(Group), by_id(Stretch), given
+        )
+
+    def add_override(
+        self, kind: TargetKind, target: str, override: Override
+    ) -> StoredOverride:
+        """Take an override; it gets its id here.
+
+        Raises
+        ------
+        Invalid
+            Level, end or target cannot be.
+        NotFound
+            There is no such target.
+        """
+        now = self._clock.now_ms()
+        if not 0 <= override.level <= 100:
+            raise Invalid(f"a level is 0 to 100 %, not {override.level}")
+        if override.end <= max(now, override.start):
+            raise Invalid("an override ends after it begins, and in the future")
+        if override.end - now > LONGEST_OVERRIDE_MS:
+            raise Invalid("an override lasts 7 days at most; a programme is for ever")
+        if not self.members(kind, target):
+            raise NotFound(f"no luminaire in {kind} {target!r}")
+        name = f"{now:013d}-{secrets.token_hex(3)}"  # newest last by id
+        stored = StoredOverride(
+            msgspec.structs.replace(override, id=name), kind, target, None
+        )
+        self._registry.add_override(stored)
+        return stored
+
+    def sense(self, given: Sensed) -> None:
+        """Take an adaptive input, such as traffic or motion.
+
+        Raises
+        ------
+        Invalid
+            It ends too late, or before it begins: an input that is not renewed ends.
+        NotFound
+            There is no such target.
+        """
+        now = self._clock.now_ms()
+        if not now < given.end <= now + LONGEST_INPUT_MS:
+            raise Invalid(
+                "an input ends within an hour; it is sent again while it holds"
+            )
+        if not self.members(given.target_kind, given.target):
+            raise NotFound(f"no luminaire in {given.target_kind} {given.target!r}")
+        self._registry.add_sensed(given)
+
+    def save(
+        self,
+        document: Programme | Calendar | Group | Stretch | LuminaireType | Tariff,
+        who: str = "",
+        match: str | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        """Take a document, unless a street would be dark with it.
+
+        Raises
+        ------
+        ProgrammeError
+            A programme that cannot be evaluated.
+        Refused
+            It would leave streets below their class, or lamps on by day.
+        Conflict, Invalid, NotFound
+            It names what is not there, or cannot be.
+        Stale
+            Somebody else has changed it since.
+        """
+        wanted = self.wanted()
+        if isinstance(document, Programme):
+            check(document, self.place)
+            wanted = _with(wanted, "programmes", document)
+        elif isinstance(document, Calendar):
+            _names_programmes(document, wanted)
+            dated(document, self.today())
+            wanted = _with(wanted, "calendars", document)
+        elif isinstance(document, Stretch):
+            document.check()
+            wanted = _with(wanted, "stretches", document)
+        elif isinstance(document, Group):
+            document.check()
+            self._names_luminaires(document)
+        else:
+            document.check()
+        self._refuse_darkness(wanted, document)
+        if not dry_run:
+            self._registry.save(document, self._clock.now_ms(), who, match)
+
+    def drop(
+        self, document: type[Any], name: str, who: str = "", match: str | None = None
+    ) -> None:
+        """Take a document away; raises Conflict when others need it."""
+        wanted = self.wanted()
+        users = _users(wanted, document, name)
+        if users:
+            raise Conflict(f"{name!r} is in use: {', '.join(users[:5])}")
+        self._registry.drop(document, name, self._clock.now_ms(), who, match)
+
+    def assign(
+        self,
+        target: str,
+        calendar: str | None,
+        who: str = "",
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        """Assign a calendar to a luminaire, ``stretch:`` and a stretch, a cabinet or "*".
+
+        Raises
+        ------
+        NotFound
+            There is no such calendar or target.
+        Refused
+            A street of the target would be below its class.
+        """
+        wanted = self.wanted()
+        known(wanted, self.lamps, target)
+        given = dict(wanted.assignments)
+        given.pop(target, None)
+        if calendar is not None:
+            if calendar not in wanted.calendars:
+                raise NotFound(f"no calendar {calendar!r}")
+            given[target] = calendar
+            wanted = wanted._replace(assignments=given)
+            self._refuse_darkness(wanted, wanted.calendars[calendar])
+        if not dry_run:
+            self._registry.assign(target, calendar, self._clock.now_ms(), who)
+
+    def refusals(self, wanted: Wanted, calendar: Calendar) -> list[Refusal]:
+        """Why a calendar may not be in force where it is assigned."""
+        least = max(
+            (
+                wanted.least_of(asset)
+                for asset in self._live.luminaires
+                if wanted.calendar_of(asset) == calendar.id
+            ),
+            default=0.0,
+        )
+        today = self.today()
+        calendar = dated(calendar, today)
+        return refusals(wanted.programmes, calendar, Sun(self.place), today, least)
+
+    def _refuse_darkness(self, wanted: Wanted, document: msgspec.Struct) -> None:
+        """Raise Refused when a calendar that a change touches would darken a street."""
+        touched = [c for c in wanted.calendars.values() if _touches(document, c)]
+        found = [
+            f"calendar {calendar.id}: {refusal}"
+            for calendar in touched
+            for refusal in self.refusals(wanted, calendar)
+        ]
+        if found:
+            raise Refused(found)
+
+    def _names_luminaires(self, group: Group) -> None:
+        for member in group.members:
+            if member not in self._live.index:
+                raise NotFound(f"group {group.id}: no luminaire {member!r}")
+
+    def today(self) -> dt.date:
+        """Date of the night of now."""
+        return Sun(self.place).date_of(self._clock.now())
+
+    def members(self, kind: str, target: str) -> Sequence[Asset]:
+        """The luminaires that a target means."""
+        groups = {}
+        if kind == "group":
+            group = self._registry.find(Group, target)
+            groups = {target: group} if group else {}
+        return self.lamps.reached(kind, target, groups)
+
+    # -- why ---------------------------------------------------------------------------
+
+    def explain(self, device: str, t: int) -> Decision:
+        """Level and reasons of a luminaire at any time [ms], past or future.
+
+        The past is worked out from what was wanted and sensed then.
+        """
+        past = t < self._clock.now_ms()
+        wanted = self.wanted_at(t) if past else self.wanted()
+        asset = self._live.assets[device]
+        name = wanted.calendar_of(asset)
+        calendar = wanted.calendars.get(name) if name else None
+        seconds = t / 1000
+        if calendar is not None:
+            calendar = dated(calendar, date_of(self.place, seconds))
+        return level_at(
+            wanted.programmes,
+            calendar,
+            [o.override for o in self._overrides_of(asset, wanted, t)],
+            self._conditions_of(asset, wanted, t),
+            self.sun,
+            seconds,
+            None,
+            wanted.normal_of(asset),
+        )
+
+    def _overrides_of(
+        self, asset: Asset, wanted: Wanted, t: int
+    ) -> list[StoredOverride]:
+        """Overrides that meant a luminaire and had not been cancelled at a time [ms]."""
+        return [
+            stored
+            for stored in self._registry.overrides(t)
+            if (stored.cancelled is None or stored.cancelled > t)
+            and asset in Lamps([asset]).reached(*stored[1:3], wanted.groups)
+        ]
+
+    def _conditions_of(self, asset: Asset, wanted: Wanted, t: int) -> list[Condition]:
+        """What was sensed for a luminaire at a time [ms]."""
+        gauges = ",".join(self._roads.area_of(asset.cabinet, asset.id).gauges)
+        return [
+            Condition(x.kind, x.start, x.end, x.detail)
+            for x in self._registry.sensed(t, t)
+            if (x.kind == "wet_road" and x.target == gauges)
+            or asset in Lamps([asset]).reached(x.target_kind, x.target, wanted.groups)
+        ]
+
+    def standing(self, now: int) -> list[tuple[Override, frozenset[str] | None]]:
+        """Overrides that hold or will, and whom they reach; None: everybody."""
+        groups = {group.id: group for group in self._registry.all(Group)}
+        found = []
+        for stored in self._registry.overrides(now):
+            if stored.cancelled is None:
+                reached = self.lamps.reached(stored.target_kind, stored.target, groups)
+                everybody = stored.target_kind == "city"
+                ids = None if everybody else frozenset(asset.id for asset in reached)
+                found.append((stored.override, ids))
+        return found
+
+    def near(self, kind: str, target: str, metres: float) -> list[str]:
+        """Luminaires of a target and those so near to one of them [m]."""
+        centres = self.members(kind, target)
+        if not centres:
+            raise NotFound(f"no luminaire in {kind} {target!r}")
+        return neighbours(self.lamps.all, centres, metres)
+
+    def below_class(self, level: float, members: Iterable[Asset]) -> int:
+        """How many luminaires would be below their lighting class at a level [%]."""
+        wanted = self.wanted()
+        return sum(level < wanted.least_of(asset) for asset in members)
+
+
+def _with(wanted: Wanted, field: str, document: Any) -> Wanted:
+    """What would be wanted with another document."""
+    return wanted._replace(**{field: {**getattr(wanted, field), document.id: document}})
+
+
+def _touches(document: msgspec.Struct, calendar: Calendar) -> bool:
+    """Whether a change of a document may change what a calendar does to a street."""
+    if isinstance(document, Calendar):
+        return document.id == calendar.id
+    if isinstance(document, Programme):
+        names = {calendar.default, *(rule.programme for rule in calendar.rules)}
+        return document.id in names
+    return isinstance(document, Stretch)
+
+
+def _names_programmes(calendar: Calendar, wanted: Wanted) -> None:
+    """Raise Conflict when a calendar names a programme that is none."""
+    for name in (calendar.default, *(rule.programme for rule in calendar.rules)):
+        if name not in wanted.programmes:
+            raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
+
+
+def _users(wanted: Wanted, kind: type[Any], name: str) -> list[str]:
+    """What would be without something if a document went."""
+    if kind is Programme:
+        return [
+            f"calendar {c.id}"
+            for c in wanted.calendars.values()
+            if name in {c.default, *(rule.programme for rule in c.rules)}
+        ]
+    if kind is Calendar:
+        return [t for t, calendar in wanted.assignments.items() if calendar == name]
+    return []

@@ -1,0 +1,211 @@
+"""Calendars that would leave a street dark, or lamps on by day, are refused. Pure.
+
+Every night of the coming year is looked at: the longest and the shortest, both changes of
+the clock, every holiday. What is refused names programme, rule and the next nights on
+which it would happen.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from duha_contract.lighting import Sun
+from duha_contract.programmes import Calendar, Programme, Segment, plan, segments
+
+NIGHTS = 366
+TWILIGHT_S = 30 * 60.0
+"""The street is dark from so long after sunset until so long before sunrise."""
+DAY_S = 75 * 60.0
+"""And it is day from so long after sunrise until so long before sunset."""
+MOST_SWITCH_ONS = 2
+"""Drivers wear by their inrush: an evening and a morning are enough."""
+SHOWN = 3
+
+Code = Literal[
+    "dark", "below_class", "lit_by_day", "contradiction", "switches", "unknown_programme"
+]  # fmt: skip
+
+
+class Refusal(NamedTuple):
+    """Why a calendar cannot be in force: programme, rule (0: default), next nights."""
+
+    code: Code
+    programme: str
+    rule: int
+    detail: str
+    nights: tuple[dt.date, ...]
+
+    def __str__(self) -> str:
+        where = f"rule {self.rule}" if self.rule else "default"
+        nights = ", ".join(night.isoformat() for night in self.nights)
+        return f"{self.programme} ({where}): {self.detail}; next: {nights}"
+
+
+def refusals(
+    programmes: Mapping[str, Programme],
+    calendar: Calendar,
+    sun: Sun,
+    since: dt.date,
+    least: float = 0.0,
+) -> list[Refusal]:
+    """Why a calendar may not be given to luminaires with a class floor.
+
+    Parameters
+    ----------
+    programmes : mapping of str to Programme
+        Those that there are.
+    calendar : Calendar
+        With the dates of its holidays.
+    sun : Sun
+        The nights of the place.
+    since : date
+        The first night to look at; a year of nights follows.
+    least : float
+        Least level in the dark that the lighting classes of its stretches allow [%].
+
+    Returns
+    -------
+    list of Refusal
+        Empty for a calendar that may be used.
+    """
+    found: dict[tuple[Code, str, int], tuple[str, list[dt.date]]] = {}
+    for number in range(NIGHTS):
+        date = since + dt.timedelta(days=number)
+        rule = calendar.rule_of(date) or 0
+        name = calendar.programme_of(date)
+        for code, detail in _night(programmes.get(name), name, sun, date, least):
+            _, nights = found.setdefault((code, name, rule), (detail, []))
+            nights.append(date)
+    return [
+        Refusal(code, name, rule, detail, tuple(nights[:SHOWN]))
+        for (code, name, rule), (detail, nights) in found.items()
+    ]
+
+
+def _night(
+    programme: Programme | None, name: str, sun: Sun, date: dt.date, least: float
+) -> Iterable[tuple[Code, str]]:
+    """What is wrong with one night."""
+    if programme is None:
+        yield "unknown_programme", f"there is no programme {name!r}"
+        return
+    parts = segments(programme, sun.place, date)
+    for check in (_dark, _day):
+        yield from check(programme, parts, sun, date, least)
+    yield from _contradictions(programme, sun, date)
+    yield from _switches(parts)
+    yield from _lowering(programme, least)
+
+
+def _dark(
+    programme: Programme,
+    parts: Iterable[Segment],
+    sun: Sun,
+    date: dt.date,
+    least: float,
+) -> Iterable[tuple[Code, str]]:
+    """Gaps, and light below the class, while the street is dark."""
+    night = sun.night(date)
+    if night is None:
+        return
+    start, end = night.sunset + TWILIGHT_S, night.sunrise - TWILIGHT_S
+    lowest, when = 100.0, start
+    for part in parts:
+        a, b = max(part.start, start), min(part.end, end)
+        if a >= b:
+            continue
+        sure = part.lit and part.sensor != "bright"  # a sensor may err: then it is dark
+        level = min(part.at(a), part.at(b)) if sure else 0.0
+        if level < lowest:
+            lowest, when = level, a
+    meant = programme.part_night and least <= 0
+    if lowest <= 0 and not meant:
+        yield "dark", f"no light from {_clock(sun, when)} although it is dark"
+    elif lowest < least - 1e-9:
+        yield (
+            "below_class",
+            (
+                f"{lowest:.0f} % from {_clock(sun, when)}, the lighting class needs"
+                f" {least:.0f} %"
+            ),
+        )
+
+
+def _day(
+    _programme: Programme,
+    parts: Iterable[Segment],
+    sun: Sun,
+    date: dt.date,
+    _least: float,
+) -> Iterable[tuple[Code, str]]:
+    """Lamps that burn by day."""
+    night = sun.night(date)
+    if night is None:
+        return
+    for part in parts:
+        if max(part.level, part.then) <= 0 or not (part.lit or part.sensor == "dark"):
+            continue
+        before = min(part.end, night.sunset - DAY_S) - part.start
+        after = part.end - max(part.start, night.sunrise + DAY_S)
+        if before > 0 or after > 0:
+            when = part.start if before > 0 else max(part.start, night.sunrise + DAY_S)
+            yield "lit_by_day", f"light at {_clock(sun, when)} although it is day"
+            return
+
+
+def _contradictions(
+    programme: Programme, sun: Sun, date: dt.date
+) -> Iterable[tuple[Code, str]]:
+    """Steps that come in another order than they are written, or at once."""
+    for one, other in pairwise(plan(programme, sun.place, date)):
+        if other.number < one.number:
+            yield (
+                "contradiction",
+                (
+                    f"step {one.number} ({one.step.at}) comes before step {other.number}"
+                    f" ({other.step.at})"
+                ),
+            )
+            return
+        if one.t == other.t and one.step.level != other.step.level:
+            yield (
+                "contradiction",
+                (
+                    f"steps {one.number} and {other.number} both begin at"
+                    f" {_clock(sun, one.t)} with other levels"
+                ),
+            )
+            return
+
+
+def _switches(parts: Iterable[Segment]) -> Iterable[tuple[Code, str]]:
+    """How often lamps are switched on in a night."""
+    ends = [
+        value if part.lit else 0.0
+        for part in parts
+        for value in (part.level, part.then)
+    ]
+    ons = sum(a <= 0 < b for a, b in pairwise([0.0, *ends]))
+    if ons > MOST_SWITCH_ONS:
+        yield "switches", f"lamps are switched on {ons} times a night"
+
+
+def _lowering(programme: Programme, least: float) -> Iterable[tuple[Code, str]]:
+    """Adaptive inputs that lower the light below the class."""
+    for effect in programme.effects:
+        lowers = effect.operation in {"min", "set"} and effect.level is not None
+        if lowers and effect.level is not None and effect.level < least - 1e-9:
+            yield (
+                "below_class",
+                (
+                    f"{effect.on} lowers to {effect.level:.0f} %, the lighting class needs"
+                    f" {least:.0f} %"
+                ),
+            )
+
+
+def _clock(sun: Sun, t: float) -> str:
+    zone = ZoneInfo(sun.place.zone)
+    return dt.datetime.fromtimestamp(t, zone).strftime("%H:%M")
