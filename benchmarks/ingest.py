@@ -24,7 +24,8 @@ import duckdb
 from tests import servers
 
 from benchmarks.__main__ import Targets, _cpu_s, _rss_mib, close, show
-from duha_backend.registry import Asset, Registry
+from duha_backend.lighting.inventory import Asset
+from duha_backend.registry import Registry
 from duha_sim.load import Load, controller_name, lamp_name, plain_messages
 
 TARGETS: Targets = {

@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.__main__ import Targets, _rss_mib, close, show
 from duha_backend.api.app import make_app
 from duha_backend.duck import DuckReadings
+from duha_backend.lighting.inventory import Asset
 from duha_backend.live import Live
 from duha_backend.readings import DAY_MS, QUARTER_MS, Curve, length
-from duha_backend.registry import Asset
 from duha_sim.load import lamp_name
 
 TARGETS: Targets = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from duha_backend.registry import Asset
+from duha_backend.lighting.inventory import Asset
 from duha_contract.topics import is_id
 
 ASSET_KINDS = (

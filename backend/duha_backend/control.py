@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
 from duha_backend.lighting.desk import Desk
+from duha_backend.lighting.inventory import Asset
 from duha_backend.lighting.roads import Roads
-from duha_backend.lighting.wanted import Compiler, Wanted, reach
+from duha_backend.lighting.wanted import Compiler, Sensed, StoredOverride, Wanted, reach
 from duha_backend.live import Live
-from duha_backend.registry import Asset, Registry, Sensed, StoredOverride
+from duha_backend.registry import Registry
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Sun, level_at
 from duha_contract.messages import Desired

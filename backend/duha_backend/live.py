@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from duha_backend.lighting.inventory import Asset
 from duha_backend.readings import Frame, length
-from duha_backend.registry import Asset
 from duha_backend.validate import Array, Columns
 from duha_contract.messages import Report, Status
 from duha_contract.quantities import KINDS

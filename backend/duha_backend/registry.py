@@ -14,12 +14,12 @@ import sqlalchemy as sa
 
 from duha_backend import tables
 from duha_backend.errors import NotFound, Stale
-from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
+from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
 from duha_backend.lighting.tariff import Tariff
+from duha_backend.lighting.wanted import Sensed, StoredOverride
 from duha_contract.lighting import Override
 from duha_contract.messages import Desired
 from duha_contract.programmes import Calendar, Programme
-from duha_contract.programmes import Input as Adaptive
 
 Role = Literal["viewer", "operator", "engineer", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "engineer", "admin")
@@ -28,55 +28,11 @@ _LONGEST_SESSION_MS = 24 * 3_600_000
 _BULK = 5000
 
 
-class Asset(NamedTuple):
-    """Something of the city's that has a place."""
-
-    id: str
-    kind: str
-    cabinet: str
-    district: str
-    street: str
-    latitude: float
-    longitude: float
-    feeder: str = ""
-    type: str = ""
-    networked: bool = True
-    stretch: str = ""
-    pole: str = ""
-    phase: str = ""
-    asset_id: str = ""
-    floor: float | None = None
-
-
 class User(NamedTuple):
     """Who asks, and what they may do."""
 
     name: str
     role: Role
-
-
-class StoredOverride(NamedTuple):
-    """An override and whom it was meant for."""
-
-    override: Override
-    target_kind: str
-    target: str
-    cancelled: int | None
-
-
-class Sensed(NamedTuple):
-    """An adaptive input: what was sensed, for whom, from `start` to `end` [ms].
-
-    A wet road names the gauges that it comes from, separated by commas.
-    """
-
-    kind: Adaptive
-    target_kind: str
-    target: str
-    start: int
-    end: int
-    detail: str = ""
-    who: str = ""
 
 
 Document = Programme | Calendar | Group | Stretch | LuminaireType | Tariff

@@ -4,9 +4,10 @@ import pytest
 
 from duha_backend.control import Control
 from duha_backend.errors import Conflict, Invalid, NotFound
-from duha_backend.lighting.inventory import Group
+from duha_backend.lighting.inventory import Asset, Group
+from duha_backend.lighting.wanted import Sensed
 from duha_backend.live import Live
-from duha_backend.registry import Asset, Registry, Sensed
+from duha_backend.registry import Registry
 from duha_backend.validate import Columns
 from duha_contract.clock import Clock
 from duha_contract.lighting import Override

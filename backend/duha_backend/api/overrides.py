@@ -19,8 +19,8 @@ from duha_backend.api.services import (
     to_ms,
 )
 from duha_backend.errors import Invalid
-from duha_backend.lighting.wanted import TargetKind
-from duha_backend.registry import Asset, Sensed, StoredOverride
+from duha_backend.lighting.inventory import Asset
+from duha_backend.lighting.wanted import Sensed, StoredOverride, TargetKind
 from duha_contract.lighting import Override, Sun
 from duha_contract.programmes import noons
 

@@ -12,13 +12,20 @@ import msgspec
 
 from duha_backend.errors import Conflict, Invalid, NotFound, Refused
 from duha_backend.lighting.days import dated
-from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
+from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
 from duha_backend.lighting.refusals import Refusal, refusals
 from duha_backend.lighting.roads import Roads, neighbours
 from duha_backend.lighting.tariff import Tariff
-from duha_backend.lighting.wanted import Lamps, TargetKind, Wanted, known
+from duha_backend.lighting.wanted import (
+    Lamps,
+    Sensed,
+    StoredOverride,
+    TargetKind,
+    Wanted,
+    known,
+)
 from duha_backend.live import Live
-from duha_backend.registry import Asset, Registry, Sensed, StoredOverride
+from duha_backend.registry import Registry
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
 from duha_contract.programmes import Calendar, Place, Programme, check, date_of

@@ -3,8 +3,8 @@
 Vocabulary: EN 13201-2 (classes), TALQ 2.7.1 (lamp and luminaire types, groups).
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,8 +19,39 @@ MAINTAINED: dict[str, float] = {
 }  # fmt: skip
 """EN 13201-2:2015: maintained average luminance [cd/m²] of M, illuminance [lx] of C, P."""
 
-A = TypeVar("A", bound=Any)
 _FIELDS = ("district", "street", "cabinet", "feeder", "type", "stretch", "phase")
+
+
+class Asset(NamedTuple):
+    """Something of the city's that has a place.
+
+    Attributes
+    ----------
+    id, asset_id : str
+        Its address here, and its number in the city's own books.
+    stretch, type : str
+        Ids of a `Stretch` and a `LuminaireType`.
+    feeder, phase, pole : str
+        Where it hangs: feeder or segment, phase ``L1`` to ``L3``, pole.
+    floor : float or None
+        Least level [%] in the dark, whatever the class of its stretch.
+    """
+
+    id: str
+    kind: str
+    cabinet: str
+    district: str
+    street: str
+    latitude: float
+    longitude: float
+    feeder: str = ""
+    type: str = ""
+    networked: bool = True
+    stretch: str = ""
+    pole: str = ""
+    phase: str = ""
+    asset_id: str = ""
+    floor: float | None = None
 
 
 class Stretch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -173,7 +204,7 @@ class Group(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.rule and self.members:
             raise Invalid(f"group {self.id}: either members or a rule")
 
-    def among(self, assets: Iterable[A]) -> list[A]:
+    def among(self, assets: Iterable[Asset]) -> list[Asset]:
         """Those of some luminaires that belong to it."""
         if not self.rule:
             named = frozenset(self.members)
@@ -185,16 +216,3 @@ class Group(msgspec.Struct, frozen=True, omit_defaults=True):
                 getattr(asset, field) in values for field, values in self.rule.items()
             )
         ]
-
-
-def floors(
-    stretches: Mapping[str, Stretch], assets: Iterable[Any]
-) -> dict[tuple[str, float], int]:
-    """How many luminaires have which (stretch, least level in the dark [%])."""
-    found: dict[tuple[str, float], int] = {}
-    for asset in assets:
-        stretch = stretches.get(asset.stretch)
-        least = max(stretch.floor if stretch else 0.0, asset.floor or 0.0)
-        key = (asset.stretch, least)
-        found[key] = found.get(key, 0) + 1
-    return found

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from duha_backend.lighting.days import dated
-from duha_backend.lighting.inventory import LuminaireType
+from duha_backend.lighting.inventory import Asset, LuminaireType
 from duha_backend.lighting.nights import grid, levels
 from duha_backend.lighting.tariff import Tariff
 from duha_backend.lighting.wanted import Wanted
-from duha_backend.registry import Asset
 from duha_backend.validate import Array
 from duha_contract.lighting import Override, Sun
 

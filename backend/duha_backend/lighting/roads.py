@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from duha_backend.lighting.inventory import Asset
 from duha_backend.live import Live
-from duha_backend.registry import Asset
 from duha_backend.validate import Array
 from duha_contract.lighting import Condition
 from duha_contract.roads import Drying, Road, RoadState, advance, dry_at, state

@@ -14,17 +14,40 @@ import msgspec
 
 from duha_backend.errors import NotFound
 from duha_backend.lighting.days import dated
-from duha_backend.lighting.inventory import Group, Stretch
-from duha_backend.registry import Asset, StoredOverride
+from duha_backend.lighting.inventory import Asset, Group, Stretch
 from duha_contract.lighting import NORMAL, Condition, Override
 from duha_contract.messages import Desired
-from duha_contract.programmes import Calendar, Place, Programme
+from duha_contract.programmes import Calendar, Input, Place, Programme
 from duha_contract.roads import Drying
 
 TargetKind = Literal[
     "luminaire", "street", "stretch", "group", "cabinet", "district", "city"
 ]  # fmt: skip
 _FIELDS = ("street", "stretch", "cabinet", "district")
+
+
+class StoredOverride(NamedTuple):
+    """An override and whom it was meant for."""
+
+    override: Override
+    target_kind: str
+    target: str
+    cancelled: int | None
+
+
+class Sensed(NamedTuple):
+    """An adaptive input: what was sensed, for whom, from `start` to `end` [ms].
+
+    A wet road names the gauges that it comes from, separated by commas.
+    """
+
+    kind: Input
+    target_kind: str
+    target: str
+    start: int
+    end: int
+    detail: str = ""
+    who: str = ""
 
 
 class Wanted(NamedTuple):
