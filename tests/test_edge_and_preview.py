@@ -53,7 +53,8 @@ def a_calendar(chance, programmes):
     rules = [
         Rule(
             chance.choice(programmes).id,
-            *chance.choice([(None, None), (dt.date(2027, 2, 1), dt.date(2027, 6, 30))]),
+            first=chance.choice([None, dt.date(2027, 2, 1)]),
+            last=chance.choice([None, dt.date(2027, 6, 30)]),
             weekdays=tuple(chance.sample(WEEKDAYS, chance.randint(0, 3))),
             nth=chance.choice([(), (1, -1)]),
         )
@@ -91,9 +92,9 @@ def overrides(chance, times):
 def conditions(chance, times):
     for _ in range(chance.randint(0, 60)):
         kind = chance.choice(["wet_road", "traffic", "motion", "dark", "bright"])
-        yield Condition(
-            kind, *moments(chance, times, 5), "x", chance.choice([None, ("L1",)])
-        )
+        start, end = moments(chance, times, 5)
+        devices = chance.choice([None, ("L1",)])
+        yield Condition(kind, start, end, "x", devices)
 
 
 def executed(executor, times):

@@ -14,6 +14,8 @@ from typing import Literal
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
+from duha_backend.alarms.deliver import Mail
+from duha_backend.alarms.office import Office
 from duha_backend.api.app import make_app
 from duha_backend.api.services import Services
 from duha_backend.books import Books
@@ -73,6 +75,7 @@ class Settings:
     registry: str = ""
     influx: Influx | None = None
     retention: Retention = USUAL
+    mail: Mail | None = None
     memory_mib: int = 256
 
     @property
@@ -124,6 +127,10 @@ class Backend:
             self.registry, self.live, clock, settings.place, self._desired
         )
         self.control.leading = False
+        self.alarms = Office(
+            self.registry, self.live, self.control.roads, self.control.desk.sun,
+            lambda: self.control.desired, settings.mail, settings.name, time.time,
+        )  # fmt: skip
         self.leadership = Leadership(self.registry.engine)
         self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
         self.server = uvicorn.Server(self._http())
@@ -154,6 +161,10 @@ class Backend:
                     group.create_task(self._tick(), name="tick")
                     if "control" in roles:
                         group.create_task(self._tend(), name="keeper")
+                        telling = self.alarms.deliveries.run(
+                            lambda: self.control.leading
+                        )
+                        group.create_task(telling, name="deliveries")
         finally:
             self.leadership.close()
             self.registry.close()
@@ -198,6 +209,8 @@ class Backend:
             await self.control.lead(held)
         if self.settings.roles != {"ingest"}:
             await self.control.settle()
+            leading = self.control.leading
+            await self.alarms.tick(self.clock.now_ms(), leading=leading)
 
     async def _tend(self) -> None:
         """Every half minute: keep the store in order, where this process leads."""
@@ -215,6 +228,7 @@ class Backend:
             readings=self.readings,
             live=self.live,
             control=self.control,
+            alarms=self.alarms,
             ingest=self.ingest,
             now_ms=self.clock.now_ms,
             real_ms=lambda: round(time.time() * 1000),

@@ -15,7 +15,7 @@ from duha_backend.lighting.inventory import Asset
 from duha_contract.topics import is_id
 
 ASSET_KINDS = (
-    "cabinet", "luminaire", "meter", "rain_gauge", "rain_detector", "lux",
+    "cabinet", "luminaire", "meter", "rain_gauge", "rain_detector", "lux", "cabinet_io",
 )  # fmt: skip
 PHASES = ("", "L1", "L2", "L3")
 _NEEDED = ("id", "kind", "latitude", "longitude")

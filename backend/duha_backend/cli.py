@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from duha_backend import logs
+from duha_backend import asking, logs
 from duha_backend.errors import BackendError
 
 if TYPE_CHECKING:
+    from duha_backend.alarms.deliver import Mail
     from duha_backend.influx import Influx
     from duha_backend.readings import Retention
     from duha_backend.registry import Registry
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _stores(run)
     _influx_options(run)
+    _mail_options(run)
     load = commands.add_parser("import", help="take assets from CSV or GeoJSON")
     load.add_argument("file", type=Path)
     load.add_argument("--dry-run", action="store_true", help="only say what is wrong")
@@ -74,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     _stores(save)
     token = commands.add_parser("token", help="make a token and print it once")
     token.add_argument("name", help="whose it is; stands in the audit log")
+    token.add_argument(
+        "--role", choices=("viewer", "operator", "engineer", "admin"), default="admin",
+        help="what they may do (default admin)",
+    )  # fmt: skip
     _stores(token)
     init = commands.add_parser(
         "init-influx", help="make or adjust the databases or buckets of an InfluxDB"
@@ -82,7 +88,22 @@ def _parser() -> argparse.ArgumentParser:
     broker = commands.add_parser("broker", help="run the embedded MQTT broker")
     broker.add_argument("--host", default="127.0.0.1")
     broker.add_argument("--port", type=int, default=1883)
+    asking.add_commands(commands)
     return parser
+
+
+def _mail_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--smtp", default="", metavar="HOST:PORT", help="mail server for alarms"
+    )
+    parser.add_argument("--smtp-from", default="", help="sender of the mails")
+    parser.add_argument("--smtp-user", default="")
+    parser.add_argument("--smtp-password-file", type=Path, default=None)
+    parser.add_argument(
+        "--smtp-plain",
+        action="store_true",
+        help="no STARTTLS: within one machine alone",
+    )
 
 
 def _stores(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +160,23 @@ def _influx(options: argparse.Namespace) -> "Influx | None":
     )
 
 
+def _mail(options: argparse.Namespace) -> "Mail | None":
+    from duha_backend.alarms.deliver import Mail
+
+    if not options.smtp:
+        return None
+    host, _, port = options.smtp.rpartition(":")
+    file = options.smtp_password_file
+    return Mail(
+        host or options.smtp,
+        int(port) if host else 587,
+        options.smtp_from,
+        options.smtp_user,
+        file.read_text("utf-8").strip() if file else "",
+        secure=not options.smtp_plain,
+    )
+
+
 def _registry(options: argparse.Namespace) -> "Registry":
     from duha_backend.registry import Registry
 
@@ -174,6 +212,7 @@ def _run(options: argparse.Namespace) -> int:
         registry=options.registry,
         influx=_influx(options),
         retention=_retention(options),
+        mail=_mail(options),
         memory_mib=options.memory_mib or (128 if options.role == "ingest" else 256),
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
@@ -244,8 +283,8 @@ def _export(options: argparse.Namespace) -> int:
 
 def _token(options: argparse.Namespace) -> int:
     registry = _registry(options)
-    print(f"token: {registry.new_token(options.name)}")
-    _record(registry, "token", options.name)
+    print(f"token: {registry.new_token(options.name, role=options.role)}")
+    _record(registry, "token", f"{options.name} ({options.role})")
     registry.close()
     return 0
 
@@ -290,4 +329,5 @@ _COMMANDS = {
     "token": _token,
     "init-influx": _init_influx,
     "broker": _broker,
+    **asking.COMMANDS,
 }

@@ -189,6 +189,7 @@ class Live:
         self.tick_now = Tick(0, 0, [], [], {})
         self.version = 0
         self._ticked = asyncio.Condition()
+        self._fresh: dict[str, list[Array]] | None = None
         self.set_assets(assets)
 
     def set_assets(self, assets: Iterable[Asset]) -> None:
@@ -216,10 +217,28 @@ class Live:
         self._silent = np.array([not a.networked for a in self.luminaires], dtype=bool)
         self.state = np.full(n, UNKNOWN, dtype=np.uint8)
         self._changed: set[int] = set()
+        if self._fresh is not None:  # rows of before mean other luminaires
+            self.watch()
         for controller in self.controllers.values():
             self._spread(controller)
         self._judge(np.arange(n))
         self.version += 1
+
+    def watch(self) -> None:
+        """Keep from now on which rows have changed, for `fresh`."""
+        self._fresh = {kind: [] for kind in KINDS}
+
+    def fresh(self, kind: str) -> Array:
+        """Rows of `latest[kind]` that have changed since this was last asked."""
+        if self._fresh is None or not self._fresh[kind]:
+            return np.zeros(0, dtype=np.int64)
+        found = np.unique(np.concatenate(self._fresh[kind]))
+        self._fresh[kind] = []
+        return found
+
+    def of_cabinet(self, name: str) -> Sequence[int]:
+        """Rows of the luminaires of a cabinet."""
+        return self._of_cabinet.get(name, ())
 
     def controller(self, name: str) -> Controller:
         """The controller of that name, known from now on."""
@@ -248,7 +267,10 @@ class Live:
         """Take accepted readings; older ones than those known change nothing."""
         known = self.controller(controller)
         for table in tables:
-            self._judge(self.latest[table.kind].take(table.values), table.kind)
+            rows = self.latest[table.kind].take(table.values)
+            self._judge(rows, table.kind)
+            if self._fresh is not None:
+                self._fresh[table.kind].append(rows)
             times = table.values["ts"]
             known.last_batch_ms = max(known.last_batch_ms or 0, int(times.max()))
             if table.kind == "rain_gauge" and "rain_mm" in table.values:

@@ -13,6 +13,8 @@ import msgspec
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.quiet import Quiet
 from duha_backend.errors import NotFound, Stale
 from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
 from duha_backend.lighting.tariff import Tariff
@@ -35,8 +37,12 @@ class User(NamedTuple):
     role: Role
 
 
-Document = Programme | Calendar | Group | Stretch | LuminaireType | Tariff
-D = TypeVar("D", Programme, Calendar, Group, Stretch, LuminaireType, Tariff)
+Document = (
+    Programme | Calendar | Group | Stretch | LuminaireType | Tariff | Quiet | Channel
+)
+D = TypeVar(
+    "D", Programme, Calendar, Group, Stretch, LuminaireType, Tariff, Quiet, Channel
+)
 _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Programme: "programme",
     Calendar: "calendar",
@@ -44,6 +50,8 @@ _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Stretch: "stretch",
     LuminaireType: "type",
     Tariff: "tariff",
+    Quiet: "quiet",
+    Channel: "channel",
 }
 
 

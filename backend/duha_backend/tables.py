@@ -152,6 +152,41 @@ unrolled = sa.Table(  # steps with readings that are not in their roll-up yet
 )
 
 
+alarm = sa.Table(
+    "alarm",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("code", sa.String, nullable=False),
+    sa.Column("object", sa.String, nullable=False, index=True),
+    sa.Column("cabinet", sa.String, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+    sa.Column("detail", sa.String, nullable=False),
+    sa.Column("affected", sa.Integer, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("raised", sa.BigInteger, nullable=False),
+    sa.Column("cleared", sa.BigInteger, index=True),
+    sa.Column("acknowledged", sa.BigInteger),
+    sa.Column("acknowledged_by", sa.String, nullable=False, server_default=""),
+    sa.Column("shelved_until", sa.BigInteger),
+    sa.Column("shelved_by", sa.String, nullable=False, server_default=""),
+    sa.Column("shelved_reason", sa.String, nullable=False, server_default=""),
+    sa.Column("assigned", sa.String, nullable=False, server_default=""),
+)
+delivery = sa.Table(
+    "delivery",
+    meta,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("alarm", sa.Integer, nullable=False, index=True),
+    sa.Column("channel", sa.String, nullable=False),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("ts", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due", sa.Float, nullable=False),
+    sa.Column("detail", sa.String, nullable=False),
+)
+
+
 def open_engine(url: str) -> sa.Engine:
     """An engine whose tables are in their present form."""
     made = sa.create_engine(url, pool_pre_ping=True)

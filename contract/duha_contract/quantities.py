@@ -49,7 +49,12 @@ _LAST = frozenset(
     )
 )  # fmt: skip
 _SUM = frozenset(("counts", "rain_mm", "interval_s"))
-_WORST = frozenset(("lamp_failure", "gear_failure", "precipitation", "snow"))
+_WORST = frozenset(
+    (
+        "lamp_failure", "gear_failure", "precipitation", "snow", "door_open",
+        "breaker_tripped", "local_override", "leakage_ma",
+    )
+)  # fmt: skip
 _ADD_UP = frozenset(("power_w", "energy_wh", "switch_ons", "reactive_power_var"))
 
 
@@ -80,6 +85,8 @@ _LUMINAIRE = (
     _q("switch_ons", "", 0, 4.3e9, 1, "Times switched on"),
     _q("lamp_failure", "", 0, 1, 1, "Lamp failure reported by the driver"),
     _q("gear_failure", "", 0, 1, 1, "Failure of the driver itself, or none found"),
+    _q("power_factor", "", -1, 1, 0.01, "Power factor"),
+    _q("current_a", "A", 0, 50, 0.001, "Current"),
 )
 _METER = (
     *(_q(f"voltage_l{p}_v", "V", 0, 500, 0.1, f"Voltage L{p}-N") for p in (1, 2, 3)),
@@ -114,6 +121,15 @@ _RAIN_DETECTOR = (
     _q("temperature_c", "°C", -50, 100, 0.1, "Ambient temperature"),
     _q("heater_c", "°C", -50, 150, 0.1, "Heater temperature"),
 )
+_CABINET_IO = (
+    _q("door_open", "", 0, 1, 1, "The door is open"),
+    _q("supply_ok", "", 0, 1, 1, "There is mains voltage"),
+    _q("breaker_tripped", "", 0, 1, 1, "A circuit breaker has tripped"),
+    _q("contactor_commanded", "", 0, 1, 1, "The contactor shall be on"),
+    _q("contactor_on", "", 0, 1, 1, "The contactor is on"),
+    _q("local_override", "", 0, 1, 1, "Somebody has switched by hand on the spot"),
+    _q("leakage_ma", "mA", 0, 30_000, 1, "Earth leakage current"),
+)
 _LUX = (_q("illuminance_lx", "lx", 0, 250_000, 0.1, "Illuminance"),)
 
 KINDS: dict[str, tuple[Quantity, ...]] = {
@@ -122,6 +138,7 @@ KINDS: dict[str, tuple[Quantity, ...]] = {
     "rain_gauge": _RAIN_GAUGE,
     "rain_detector": _RAIN_DETECTOR,
     "lux": _LUX,
+    "cabinet_io": _CABINET_IO,
 }
 BY_NAME: dict[str, dict[str, Quantity]] = {
     kind: {quantity.name: quantity for quantity in quantities}

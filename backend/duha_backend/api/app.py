@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from duha_backend.api import (
+    alarms,
     documents,
     figures,
     kept,
@@ -62,7 +63,7 @@ def _routes(*, whole: bool = True) -> FastAPI:
     rooms = [sessions.router, figures.router]
     if whole:
         rooms += [now.router, kept.router, stock.router]
-        rooms += [overrides.router, nights.router, documents.router]
+        rooms += [overrides.router, nights.router, alarms.router, documents.router]
     for room in (*rooms, _nothing):
         app.include_router(room)
     return app

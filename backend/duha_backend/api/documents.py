@@ -13,6 +13,8 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.quiet import Quiet
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -172,6 +174,26 @@ class TariffIn(_In):
     baseline_w: dict[str, float] = {}
 
 
+class QuietIn(_In):
+    """When nothing is expected of cabinets that are switched off by day."""
+
+    name: str = ""
+    cabinets: list[str] = Field([], description="None named: all.")
+    start: str = "sunrise"
+    end: str = "sunset"
+
+
+class ChannelIn(_In):
+    """Who is told of alarms."""
+
+    name: str = ""
+    kind: Literal["email", "webhook"]
+    to: str = Field(examples=["dispatch@example.org", "https://example.org/alarms"])
+    severities: list[Literal["high", "medium", "low"]] = ["high", "medium", "low"]
+    codes: list[str] = Field([], description="None named: all.")
+    when_over: bool = Field(False, description="Told when it is over, too.")
+
+
 class AssignmentIn(BaseModel):
     """The calendar of a target; null takes it away."""
 
@@ -253,6 +275,8 @@ _room("groups", Group, GroupIn, "group")
 _room("stretches", Stretch, StretchIn, "stretch")
 _room("types", LuminaireType, TypeIn, "type")
 _room("tariffs", Tariff, TariffIn, "tariff")
+_room("quiet", Quiet, QuietIn, "quiet window")
+_room("channels", Channel, ChannelIn, "channel")
 
 
 @router.get("/assignments")

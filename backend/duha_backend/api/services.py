@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import Cookie, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from duha_backend.alarms.office import Office
 from duha_backend.books import Books
 from duha_backend.control import Control
 from duha_backend.errors import Forbidden, NotAllowed
@@ -32,6 +33,7 @@ class Services:
         readings: Readings,
         live: Live,
         control: Control,
+        alarms: Office,
         ingest: Ingest,
         now_ms: Callable[[], int],
         real_ms: Callable[[], int],
@@ -52,6 +54,7 @@ class Services:
         self.live = live
         self.control = control
         self.desk = control.desk
+        self.alarms = alarms
         self.ingest = ingest
         self.now_ms = now_ms
         self.real_ms = real_ms

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
+from duha_backend.alarms.quiet import Quiet
 from duha_backend.errors import Conflict, Invalid, NotFound, Refused
 from duha_backend.lighting.days import dated
-from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
+from duha_backend.lighting.inventory import Asset, Group, Stretch
 from duha_backend.lighting.refusals import Refusal, refusals
 from duha_backend.lighting.roads import Roads, neighbours
-from duha_backend.lighting.tariff import Tariff
 from duha_backend.lighting.wanted import (
     Lamps,
     Sensed,
@@ -25,7 +25,7 @@ from duha_backend.lighting.wanted import (
     known,
 )
 from duha_backend.live import Live
-from duha_backend.registry import Registry
+from duha_backend.registry import Document, Registry
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
 from duha_contract.programmes import Calendar, Place, Programme, check, date_of
@@ -138,7 +138,7 @@ class Desk:
 
     def save(
         self,
-        document: Programme | Calendar | Group | Stretch | LuminaireType | Tariff,
+        document: Document,
         who: str = "",
         match: str | None = None,
         *,
@@ -171,6 +171,8 @@ class Desk:
         elif isinstance(document, Group):
             document.check()
             self._names_luminaires(document)
+        elif isinstance(document, Quiet):
+            document.check(self.sun)
         else:
             document.check()
         self._refuse_darkness(wanted, document)

@@ -1,4 +1,4 @@
-"""Lighting: classes, types, history, adaptive inputs, roles, a fuller audit log."""
+"""Lighting: classes, types, history, inputs, roles, a fuller audit log; alarms."""
 
 import json
 
@@ -44,8 +44,43 @@ def upgrade() -> None:
         sa.Column("detail", sa.String, nullable=False),
         sa.Column("who", sa.String, nullable=False),
     )
+    _alarms()
     _answer_to_rain_by_an_effect()
     _begin_history(history)
+
+
+def _alarms() -> None:
+    op.create_table(
+        "alarm",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("code", sa.String, nullable=False),
+        sa.Column("object", sa.String, nullable=False, index=True),
+        sa.Column("cabinet", sa.String, nullable=False),
+        sa.Column("severity", sa.String, nullable=False),
+        sa.Column("detail", sa.String, nullable=False),
+        sa.Column("affected", sa.Integer, nullable=False),
+        sa.Column("times", sa.Integer, nullable=False),
+        sa.Column("raised", sa.BigInteger, nullable=False),
+        sa.Column("cleared", sa.BigInteger, index=True),
+        sa.Column("acknowledged", sa.BigInteger),
+        sa.Column("acknowledged_by", sa.String, nullable=False, server_default=""),
+        sa.Column("shelved_until", sa.BigInteger),
+        sa.Column("shelved_by", sa.String, nullable=False, server_default=""),
+        sa.Column("shelved_reason", sa.String, nullable=False, server_default=""),
+        sa.Column("assigned", sa.String, nullable=False, server_default=""),
+    )
+    op.create_table(
+        "delivery",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("alarm", sa.Integer, nullable=False, index=True),
+        sa.Column("channel", sa.String, nullable=False),
+        sa.Column("what", sa.String, nullable=False),
+        sa.Column("ts", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String, nullable=False, index=True),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("due", sa.Float, nullable=False),
+        sa.Column("detail", sa.String, nullable=False),
+    )
 
 
 def _answer_to_rain_by_an_effect() -> None:

@@ -1,0 +1,480 @@
+"""Finds alarms in the city as it is now, and one cause for many symptoms.
+
+Readings are looked at in columns, a second's worth at a time. A dead segment is one alarm
+and not eighty: lamps whose whole segment is silent are not raised themselves, nor is
+anything in a cabinet that does not report.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from duha_backend.alarms import lamps as detect
+from duha_backend.alarms.kinds import KINDS
+from duha_backend.alarms.quiet import Quiet, is_quiet
+from duha_backend.alarms.timers import Timer
+from duha_backend.lighting.inventory import Asset, LuminaireType
+from duha_backend.lighting.roads import Roads
+from duha_backend.live import Controller, Live, Reading
+from duha_backend.validate import Array
+from duha_contract.lighting import Sun
+from duha_contract.messages import Desired
+
+LAMP_CODES = (
+    "lampFailure", "lampUnexpectedOn", "dimmingFailure", "lampPowerTooHigh",
+    "lampPowerTooLow", "powerFactorTooLow", "supplyVoltageTooHigh",
+    "supplyVoltageTooLow", "currentTooHigh", "highTemperature", "controlGearFailure",
+    "cyclingFailure",
+)  # fmt: skip
+SILENT, SEGMENT = "controlGearCommFailure", "segmentFailure"
+SEGMENT_SHARE, SEGMENT_LEAST = 0.8, 3
+NO_VOLTAGE_V = 100.0
+MOST_LEAKAGE_MA = 100.0
+DRY_LEAK_KEPT_S = 7 * 86_400.0
+MISSING_S = 900.0
+MISSING_EVERY_S = 30.0
+ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
+"""Alarms of a cabinet that explain why its segments are silent."""
+
+
+class News(NamedTuple):
+    """An alarm begins, or is over.
+
+    `object` is an asset, or ``cabinet/feeder`` for a segment; `affected` counts the
+    luminaires that it explains.
+    """
+
+    code: str
+    object: str
+    cabinet: str
+    began: bool
+    ts: int
+    detail: str = ""
+    affected: int = 0
+
+
+@dataclass
+class _Hold:
+    """One condition of one thing."""
+
+    since: float | None = None
+    gone: float | None = None
+    raised: bool = False
+    detail: str = ""
+    affected: int = 0
+
+
+class Holds:
+    """Conditions of few things, each by its name."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], _Hold] = {}
+
+    def see(
+        self, code: str, name: str, holds: bool, t: float, detail: str = "",
+        affected: int = 0,
+    ) -> None:  # fmt: skip
+        """The condition holds, or does not, at a time [s]."""
+        held = self._held.get((code, name))
+        if held is None:
+            if not holds:
+                return
+            held = self._held[code, name] = _Hold()
+        if holds:
+            held.since = t if held.since is None else held.since
+            held.gone = None
+            held.detail, held.affected = detail, affected
+        else:
+            held.since = None
+            held.gone = t if held.gone is None else held.gone
+
+    def holds(self, code: str, name: str) -> bool:
+        """Whether the condition holds now."""
+        held = self._held.get((code, name))
+        return held is not None and held.since is not None
+
+    def raised(self, code: str, name: str) -> bool:
+        """Whether its alarm stands."""
+        held = self._held.get((code, name))
+        return held is not None and held.raised
+
+    def adopt(self, code: str, name: str) -> None:
+        """An alarm that stood before a restart stands still."""
+        self._held[code, name] = _Hold(raised=True)
+
+    def turned(
+        self, t: float, held_back: Callable[[str, str], bool]
+    ) -> Iterable[tuple[str, str, bool, _Hold]]:
+        """What begins (True) and what is over at a time [s]."""
+        for (code, name), held in list(self._held.items()):
+            kind = KINDS[code]
+            if held.raised and held.gone is not None and t - held.gone >= kind.off_s:
+                held.raised = False
+                yield code, name, False, held
+            due = held.since is not None and t - held.since >= kind.after_s
+            if due and not held.raised and not held_back(code, name):
+                held.raised = True
+                yield code, name, True, held
+            if held.since is None and not held.raised:
+                del self._held[code, name]
+
+
+class Engine:
+    """Watches the city.
+
+    Parameters
+    ----------
+    live, roads, sun : Live, Roads, Sun
+        What is so, which roads are wet, the nights.
+    types : callable
+        Gives the types of luminaires by id.
+    desired : callable
+        Gives the document of each controller.
+    quiet : callable
+        Gives the quiet windows.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        roads: Roads,
+        sun: Sun,
+        types: Callable[[], Mapping[str, LuminaireType]],
+        desired: Callable[[], Mapping[str, Desired]],
+        quiet: Callable[[], Iterable[Quiet]],
+    ) -> None:
+        self._live = live
+        self._roads = roads
+        self._sun = sun
+        self._types = types
+        self._desired = desired
+        self._quiet = quiet
+        self._holds = Holds()
+        self._version = -1
+        self._ids: list[str] = []
+        self._timers: dict[str, Timer] = {}
+        self._leaked_dry: dict[str, float] = {}
+        self._missing_at = 0.0
+        self._objects: dict[str, str] = {}
+        live.watch()
+
+    def adopt(self, open_alarms: Iterable[tuple[str, str]]) -> None:
+        """Alarms (code, object) that stood before a restart."""
+        self._renew()
+        rows = self._live.index
+        for code, name in open_alarms:
+            if name in rows and code in self._timers:
+                self._timers[code].raised[rows[name]] = True
+            elif code in KINDS:
+                self._holds.adopt(code, name)
+
+    def refresh(self) -> None:
+        """Types of luminaires may have changed."""
+        self._ratings = detect.Ratings(self._live.luminaires, self._types())
+
+    def tick(self, now: int) -> list[News]:
+        """Look at what has come since the last time; what begins and what is over."""
+        self._renew()
+        t = now / 1000
+        still = self._still(now)
+        self._controllers(now)
+        self._others(now)
+        news = self._lamps(t, still)
+        self._segments(t)
+        news += self._missing(t, still)
+        news += self._turned(now)
+        return news
+
+    # -- what is there ---------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Other assets: what is known of those that stay is kept."""
+        if self._version == self._live.version:
+            return
+        old_ids, old = self._ids, self._timers
+        lamps = self._live.luminaires
+        self._version = self._live.version
+        self._ids = [lamp.id for lamp in lamps]
+        n = len(lamps)
+        self._timers = {
+            c: Timer(KINDS[c], n) for c in (*LAMP_CODES, SILENT, "missingData")
+        }
+        before = {name: i for i, name in enumerate(old_ids)}
+        kept = [(i, before[name]) for i, name in enumerate(self._ids) if name in before]
+        if kept:
+            to, of = np.array(kept).T
+            for code, timer in self._timers.items():
+                timer.since[to] = old[code].since[of]
+                timer.raised[to] = old[code].raised[of]
+        self._cycling = detect.Cycling(n)
+        self.refresh()
+        self._cabinets, self._of_cabinet = _numbered([lamp.cabinet for lamp in lamps])
+        names = [f"{lamp.cabinet}/{lamp.feeder}" for lamp in lamps]
+        self._segment_names, self._of_segment = _numbered(names)
+        self._segment_size = np.bincount(
+            self._of_segment, minlength=len(self._segment_names)
+        )
+        self._networked = np.array([lamp.networked for lamp in lamps], dtype=bool)
+        self._objects = {a.id: a.cabinet or a.id for a in self._live.assets.values()}
+
+    def _cabinet_of(self, name: str) -> str:
+        return self._objects.get(name) or name.split("/", maxsplit=1)[0]
+
+    def _still(self, now: int) -> Array:
+        """Luminaires of which nothing is expected now: quiet, or their cabinet silent."""
+        quiet = is_quiet(self._quiet(), self._cabinets, self._sun, now)
+        stale = [self._is_stale(name) for name in self._cabinets]
+        both = np.array(stale, dtype=bool) | quiet
+        return both[self._of_cabinet] if len(both) else np.zeros(0, dtype=bool)
+
+    def _is_stale(self, cabinet: str) -> bool:
+        known = self._live.controllers.get(cabinet)
+        return known is None or known.stale
+
+    # -- luminaires --------------------------------------------------------------------
+
+    def _lamps(self, t: float, still: Array) -> list[News]:
+        rows = self._live.fresh("luminaire")
+        rows = rows[rows < len(self._ids)]
+        latest = self._live.latest["luminaire"]
+        silent = self._timers[SILENT]
+        if len(rows):
+            when = latest.ts[rows] / 1000
+            answered = latest.quality[rows] == 0
+            silent.see(rows, ~answered & ~still[rows], when)
+            self._electric(rows[answered], when[answered])
+        hidden = self._silent_segments()[self._of_segment] if len(self._ids) else still
+        news = self._say(
+            silent, rows, np.full(len(rows), t), hidden[rows] | still[rows], t
+        )
+        gone = silent.drop(np.flatnonzero(hidden & silent.raised))
+        news += [self._lamp_news(SILENT, row, False, t) for row in gone.tolist()]
+        for code in LAMP_CODES:
+            when = latest.ts[rows] / 1000
+            news += self._say(self._timers[code], rows, when, None, t)
+        return news
+
+    def _electric(self, rows: Array, when: Array) -> None:
+        latest = self._live.latest["luminaire"]
+        values = {name: column[rows] for name, column in latest.values.items()}
+        found = detect.conditions(rows, values, self._ratings)
+        found["cyclingFailure"] = self._cycling.see(rows, values["switch_ons"], when)
+        for code, holds in found.items():
+            self._timers[code].see(rows, holds, when)
+
+    def _say(
+        self, timer: Timer, rows: Array, when: Array, held_back: Array | None, t: float
+    ) -> list[News]:
+        if not len(rows):
+            return []
+        begun, over = timer.turned(rows, when, held_back)
+        code = timer.kind.code
+        news = [self._lamp_news(code, row, True, t) for row in begun.tolist()]
+        return news + [self._lamp_news(code, row, False, t) for row in over.tolist()]
+
+    def _lamp_news(self, code: str, row: int, began: bool, t: float) -> News:
+        lamp = self._live.luminaires[row]
+        detail = self._lamp_detail(code, row) if began else ""
+        return News(code, lamp.id, lamp.cabinet, began, round(t * 1000), detail, 1)
+
+    def _lamp_detail(self, code: str, row: int) -> str:
+        """The figures that an alarm rests on."""
+        values = self._live.latest["luminaire"].values
+        figures = {
+            "lampFailure": ("power_w", "W"), "lampUnexpectedOn": ("power_w", "W"),
+            "lampPowerTooHigh": ("power_w", "W"), "lampPowerTooLow": ("power_w", "W"),
+            "dimmingFailure": ("level_actual_pct", "%"),
+            "supplyVoltageTooHigh": ("voltage_v", "V"),
+            "supplyVoltageTooLow": ("voltage_v", "V"),
+            "currentTooHigh": ("current_a", "A"), "powerFactorTooLow": ("power_factor", ""),
+            "highTemperature": ("driver_temperature_c", "°C"),
+        }  # fmt: skip
+        if code not in figures:
+            return ""
+        name, unit = figures[code]
+        asked = values["level_commanded_pct"][row]
+        said = f"{values[name][row]:g} {unit}".strip()
+        return said if np.isnan(asked) else f"{said} at {asked:g} % asked"
+
+    # -- segments and cabinets -----------------------------------------------------------
+
+    def _silent_segments(self) -> Array:
+        """Segments nearly all of whose luminaires do not answer."""
+        lost = ~np.isnan(self._timers[SILENT].since)
+        counts = np.bincount(
+            self._of_segment, lost & self._networked, minlength=len(self._segment_names)
+        )
+        share = counts / np.maximum(1, self._segment_size)
+        return (share >= SEGMENT_SHARE) & (counts >= SEGMENT_LEAST)
+
+    def _segments(self, t: float) -> None:
+        """Segments that are silent; where all of a cabinet are, that is one thing."""
+        silent = self._silent_segments()
+        whole: dict[str, list[bool]] = {}
+        for number, name in enumerate(self._segment_names):
+            size, lost = int(self._segment_size[number]), bool(silent[number])
+            whole.setdefault(name.split("/")[0], []).append(lost)
+            detail = f"{size} luminaires do not answer"
+            self._holds.see(SEGMENT, name, lost, t, detail, size)
+        for cabinet, lost_ones in whole.items():
+            if len(lost_ones) > 1:
+                size = len(self._live.of_cabinet(cabinet))
+                detail = f"none of {size} luminaires answers"
+                self._holds.see(SEGMENT, cabinet, all(lost_ones), t, detail, size)
+
+    def _controllers(self, now: int) -> None:
+        desired = self._desired()
+        for known in self._live.controllers.values():
+            if known.id not in self._live.assets:
+                continue
+            heard = known.last_batch_ms is not None or known.status is not None
+            affected = len(self._live.of_cabinet(known.id))
+            self._holds.see(
+                "communicationFailure", known.id, known.stale and heard, now / 1000,
+                f"{affected} luminaires without data", affected,
+            )  # fmt: skip
+            clock = known.status is not None and known.status.clock == "unset"
+            self._holds.see(
+                "clockError", known.id, clock and not known.stale, now / 1000
+            )
+            wanted = desired.get(known.id)
+            late = _late(known, wanted) and heard and not known.stale
+            detail = f"revision {wanted.revision}" if wanted else ""
+            self._holds.see("programmeNotApplied", known.id, late, now / 1000, detail)
+
+    def _others(self, now: int) -> None:
+        """Meters and the contacts of cabinets."""
+        for kind, look in (("meter", self._meter), ("cabinet_io", self._contacts)):
+            latest = self._live.latest[kind]
+            fresh = set(self._live.fresh(kind).tolist())
+            for name, row in latest.index.items():
+                reading = latest.reading(name) if row in fresh else None
+                asset = self._live.assets.get(name)
+                if (
+                    reading is not None
+                    and asset is not None
+                    and reading.quality == "good"
+                ):
+                    look(asset, reading, now)
+
+    def _meter(self, asset: Asset, reading: Reading, _now: int) -> None:
+        t = reading.ts / 1000
+        phases = [(p, reading.values.get(f"voltage_l{p}_v")) for p in (1, 2, 3)]
+        known = [(p, volts) for p, volts in phases if volts is not None]
+        lost = [f"L{p}" for p, volts in known if volts < NO_VOLTAGE_V]
+        self._holds.see(
+            "supplyLoss", asset.cabinet, bool(lost), t, f"no voltage on {', '.join(lost)}",
+            len(self._live.of_cabinet(asset.cabinet)),
+        )  # fmt: skip
+        limits = {
+            "supplyVoltageTooHigh": (detect.HIGHEST_V, np.inf),
+            "supplyVoltageTooLow": (NO_VOLTAGE_V, detect.LOWEST_V),
+        }
+        for code, (low, high) in limits.items():
+            wrong = [f"L{p} {volts:.0f} V" for p, volts in known if low < volts < high]
+            self._holds.see(code, asset.cabinet, bool(wrong), t, ", ".join(wrong))
+
+    def _contacts(self, asset: Asset, reading: Reading, now: int) -> None:
+        t, values, cabinet = reading.ts / 1000, reading.values, asset.cabinet
+        affected = len(self._live.of_cabinet(cabinet))
+        asked, on = values.get("contactor_commanded"), values.get("contactor_on")
+        flags = {
+            "cabinetDoorOpen": values.get("door_open") == 1,
+            "circuitBreakerTripped": values.get("breaker_tripped") == 1,
+            "localOverride": values.get("local_override") == 1,
+            "switchingErrorOn": asked == 0 and on == 1,
+            "switchingErrorOff": asked == 1 and on == 0,
+        }
+        for code, holds in flags.items():
+            self._holds.see(code, cabinet, holds, t, "", affected if holds else 0)
+        if values.get("supply_ok") is not None:
+            lost = values["supply_ok"] == 0
+            self._holds.see(
+                "supplyLoss", cabinet, lost, t, "no mains voltage", affected
+            )
+        self._leakage(cabinet, values.get("leakage_ma") or 0.0, t, now)
+
+    def _leakage(self, cabinet: str, leakage_ma: float, t: float, now: int) -> None:
+        """Leakage; one that comes only with rain is a joint that lets water in."""
+        leaks = leakage_ma > MOST_LEAKAGE_MA
+        wet = bool(self._roads.conditions.get(cabinet)) and now / 1000 - t < MISSING_S
+        if leaks and not wet:
+            self._leaked_dry[cabinet] = t
+        lately = t - self._leaked_dry.get(cabinet, -np.inf) < DRY_LEAK_KEPT_S
+        detail = f"{leakage_ma:.0f} mA"
+        self._holds.see("leakageDetected", cabinet, leaks and lately, t, detail)
+        joint = leaks and wet and not lately
+        detail = f"{leakage_ma:.0f} mA, only while it is wet: a joint lets water in"
+        self._holds.see("leakageInRain", cabinet, joint, t, detail)
+
+    # -- missing data ----------------------------------------------------------------------
+
+    def _missing(self, t: float, still: Array) -> list[News]:
+        """Things that their controller no longer reports although it reports."""
+        if t - self._missing_at < MISSING_EVERY_S:
+            return []
+        self._missing_at = t
+        latest = self._live.latest["luminaire"]
+        ts = latest.ts[: len(self._ids)] / 1000
+        rows = np.arange(len(self._ids))
+        late = (ts > 0) & (t - ts > MISSING_S) & self._networked & ~still
+        timer = self._timers["missingData"]
+        timer.see(rows, late, np.where(late, ts, t))
+        news = self._say(timer, rows, np.full(len(rows), t), still, t)
+        for kind in ("meter", "rain_gauge", "rain_detector", "lux", "cabinet_io"):
+            for name in self._live.latest[kind].index:
+                asset = self._live.assets.get(name)
+                if asset is not None:
+                    self._missing_thing(kind, asset, t)
+        return news
+
+    def _missing_thing(self, kind: str, asset: Asset, t: float) -> None:
+        reading = self._live.latest[kind].reading(asset.id)
+        if reading is None:
+            return
+        bad = reading.quality != "good" or t - reading.ts / 1000 > MISSING_S
+        lost = bad and not self._is_stale(asset.cabinet)
+        self._holds.see("missingData", asset.id, lost, t, reading.quality)
+
+    # -- what begins and what is over --------------------------------------------------------
+
+    def _turned(self, now: int) -> list[News]:
+        return [
+            News(
+                code,
+                name,
+                self._cabinet_of(name),
+                began,
+                now,
+                held.detail,
+                held.affected,
+            )
+            for code, name, began, held in self._holds.turned(
+                now / 1000, self._explained
+            )
+        ]
+
+    def _explained(self, code: str, name: str) -> bool:
+        """Whether another alarm is the cause of this one."""
+        if code == "segmentFailure":
+            cabinet = name.split("/", maxsplit=1)[0]
+            return any(self._holds.holds(root, cabinet) for root in ROOTS)
+        if code == "supplyVoltageTooLow":
+            return self._holds.holds("supplyLoss", name)
+        return False
+
+
+def _late(known: Controller, wanted: Desired | None) -> bool:
+    """Whether a controller has not reported the document that it shall carry out."""
+    return wanted is not None and (
+        known.report is None or known.report.hash != wanted.hash
+    )
+
+
+def _numbered(names: list[str]) -> tuple[list[str], Array]:
+    """Distinct names, and the number of each in that list."""
+    numbers: dict[str, int] = {}
+    of = [numbers.setdefault(name, len(numbers)) for name in names]
+    return list(numbers), np.array(of, dtype=np.int64)

@@ -1,0 +1,81 @@
+"""Where alarms are looked for, written down and told: one for each process that leads."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from duha_backend.alarms.book import Book
+from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.deliver import Deliveries, Mail
+from duha_backend.alarms.engine import Engine
+from duha_backend.alarms.quiet import Quiet
+from duha_backend.lighting.inventory import LuminaireType
+from duha_backend.lighting.roads import Roads
+from duha_backend.live import Live
+from duha_backend.registry import Registry
+from duha_contract.lighting import Sun
+from duha_contract.messages import Desired
+
+
+class Office:
+    """Alarms of a city.
+
+    Parameters
+    ----------
+    registry, live, roads, sun : Registry, Live, Roads, Sun
+        What there is.
+    desired : callable
+        Gives the document of each controller.
+    mail, city, real_s : Mail or None, str, callable
+        As of `Deliveries`.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        live: Live,
+        roads: Roads,
+        sun: Sun,
+        desired: Callable[[], Mapping[str, Desired]],
+        mail: Mail | None,
+        city: str,
+        real_s: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._seen = -1
+        self._types: dict[str, LuminaireType] = {}
+        self._quiet: list[Quiet] = []
+        self._channels: list[Channel] = []
+        self._leading = False
+        self.book = Book(registry.engine)
+        self.deliveries = Deliveries(
+            registry.engine, lambda: self._channels, mail, city, real_s
+        )
+        self._engine = Engine(
+            live, roads, sun, lambda: self._types, desired, lambda: self._quiet
+        )
+
+    async def tick(self, now: int, *, leading: bool) -> None:
+        """Look for alarms at a time [ms], if this process leads."""
+        if not leading:
+            self._leading = False
+            return
+        await self._look()
+        if not self._leading:  # a new leader goes on with what the last one has left
+            self._engine.adopt(await asyncio.to_thread(self.book.standing))
+            self._leading = True
+        news = self._engine.tick(now)
+        if news:
+            rows = await asyncio.to_thread(self.book.take, news)
+            await asyncio.to_thread(self.deliveries.queue, rows)
+
+    async def _look(self) -> None:
+        """Types, quiet windows and channels, when something has changed."""
+        number = await asyncio.to_thread(self._registry.change, "wanted")
+        if number == self._seen:
+            return
+        self._seen = number
+        found = await asyncio.to_thread(self._registry.all, LuminaireType)
+        self._types = {kind.id: kind for kind in found}
+        self._quiet = await asyncio.to_thread(self._registry.all, Quiet)
+        self._channels = await asyncio.to_thread(self._registry.all, Channel)
+        self._engine.refresh()
