@@ -694,3 +694,72 @@ async def test_what_was_refused_is_played_again(api):
     found = await api.ask("POST", "/quarantine/replay", json={"ids": [item["id"]]})
     assert found["stored"] == []
     assert "belongs to RVO-001" in found["refused"][0]["reason"]
+
+
+async def test_an_alarm_from_a_reading_to_its_acknowledgement(api):
+    """A driver says that its lamp has failed: seen, taken over, repaired, gone."""
+    # The alarm's own delay is passed by dating the first reading back.
+    columns = ("device", "ts", "quality", "lamp_failure", "level_commanded_pct")
+    lamp, seq = "RVO-001-L002", 0
+
+    async def reads(failed, age_s=0):
+        nonlocal seq
+        seq += 1
+        row = (lamp, now_ms() - 1000 * age_s, "good", failed, 100)
+        api.offer(row, seq=seq, columns=columns)
+        await asyncio.sleep(1.3)
+
+    await reads(1, age_s=200)
+    await reads(1)
+
+    async def standing():
+        found = (await api.ask("GET", "/alarms"))["items"]
+        return [a for a in found if a["code"] == "lampFailure"]
+
+    (alarm,) = await standing()
+    assert (alarm["object"], alarm["state"], alarm["severity"]) == (lamp, "unacknowledged", "medium")  # fmt: skip
+    orders = (await api.client.get("/alarms/orders.csv")).text
+    assert lamp in orders
+    assert "latitude" in orders
+    ids = {"ids": [alarm["id"]]}
+    assert await api.ask("POST", "/alarms/acknowledge", json=ids) == {"acknowledged": 1}
+    await api.ask("POST", "/alarms/assign", 204, json=ids | {"to": "crew 2"})
+    assert (await standing())[0]["assigned"] == "crew 2"
+    shelf = ids | {"hours": 2, "reason": "waiting for a driver"}
+    await api.ask("POST", "/alarms/shelve", 204, json=shelf)
+    assert (await standing())[0]["state"] == "shelved"
+    await api.ask("POST", "/alarms/unshelve", 204, json=ids)
+    await reads(0)
+    await reads(0, age_s=-59)  # a clock may be a minute ahead
+    assert await standing() == []
+    history = (await api.ask("GET", "/alarms?everything=true"))["items"]
+    assert next(a for a in history if a["id"] == alarm["id"])["state"] == "closed"
+    actions = [line["action"] for line in (await api.ask("GET", "/audit"))["items"]]
+    assert actions == ["unshelve", "shelve", "assign_alarm", "acknowledge"]
+    assert (await api.ask("GET", "/deliveries")) == []
+    assert len(await api.ask("GET", "/alarms/kinds")) >= 25
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "named"),
+    [
+        ("acknowledge", {"ids": [77]}, 404, "77"),
+        ("shelve", {"ids": [1], "reason": "x"}, 422, "for ever"),
+        ("shelve", {"ids": [1], "hours": 2}, 422, "reason"),
+    ],
+)
+async def test_a_mistake_with_alarms_is_named(api, path, body, status, named):
+    answer = await api.client.post(f"/alarms/{path}", json=body)
+    assert answer.status_code == status
+    assert named in answer.json()["detail"]
+
+
+async def test_channels_and_quiet_windows_are_documents(api):
+    channel = {"kind": "webhook", "to": "https://example.org/a"}
+    await api.ask("PUT", "/channels/dispatch", json=channel)
+    answer = await api.client.put("/channels/x", json={"kind": "email", "to": "nobody"})
+    assert (answer.status_code, "nobody" in answer.text) == (422, True)
+    await api.ask("PUT", "/quiet/day", json={"cabinets": ["RVO-001"]})
+    answer = await api.client.put("/quiet/day", json={"start": "noon"})
+    assert (answer.status_code, "noon" in answer.text) == (422, True)
+    assert [c["id"] for c in await api.ask("GET", "/channels")] == ["dispatch"]

@@ -11,7 +11,6 @@ import duckdb
 import numpy as np
 import pytest
 from aiohttp import web
-from tests import servers
 
 from duha_backend.duck import DuckReadings, ParquetFile, _include
 from duha_backend.errors import StoreDown
@@ -29,6 +28,7 @@ from duha_backend.readings import (
 from duha_backend.validate import Columns, Examined
 from duha_contract.messages import Batch
 from duha_contract.quantities import KINDS
+from tests import servers
 
 DAY = 1_799_971_200_000  # midnight UTC
 T0 = DAY + 8 * 3_600_000

@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import servers
 
 from duha_backend import tables
 from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
@@ -23,6 +22,7 @@ from duha_backend.validate import Examined, Reject
 from duha_contract.messages import Batch, Event
 from duha_contract.programmes import Effect, Programme
 from duha_sim.streets import generate, geojson
+from tests import servers
 
 
 @pytest.fixture(scope="session")

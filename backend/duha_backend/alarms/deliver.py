@@ -175,8 +175,12 @@ def _post(url: str, body: dict[str, Any]) -> None:
         headers={"Content-Type": "application/json", "User-Agent": "duha"},
         method="POST",
     )
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-        answer.read(1000)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            answer.read(1000)
+    except urllib.error.HTTPError as error:
+        with error:  # an answer that refuses is a connection, too
+            raise Invalid(f"{error.code} {error.reason}") from None
 
 
 def _message(city: str, what: str, alarm: Row) -> EmailMessage:

@@ -29,6 +29,8 @@ LAMP_CODES = (
     "cyclingFailure",
 )  # fmt: skip
 SILENT, SEGMENT = "controlGearCommFailure", "segmentFailure"
+LEAST_MISSES = 3
+"""Answers missed in a row before a luminaire counts as silent."""
 SEGMENT_SHARE, SEGMENT_LEAST = 0.8, 3
 NO_VOLTAGE_V = 100.0
 MOST_LEAKAGE_MA = 100.0
@@ -156,6 +158,7 @@ class Engine:
         self._ids: list[str] = []
         self._timers: dict[str, Timer] = {}
         self._leaked_dry: dict[str, float] = {}
+        self._without_supply: dict[str, dict[str, str]] = {}
         self._missing_at = 0.0
         self._objects: dict[str, str] = {}
         live.watch()
@@ -208,6 +211,7 @@ class Engine:
             for code, timer in self._timers.items():
                 timer.since[to] = old[code].since[of]
                 timer.raised[to] = old[code].raised[of]
+        self._misses = np.zeros(n, dtype=np.int64)
         self._cycling = detect.Cycling(n)
         self.refresh()
         self._cabinets, self._of_cabinet = _numbered([lamp.cabinet for lamp in lamps])
@@ -244,11 +248,11 @@ class Engine:
             when = latest.ts[rows] / 1000
             answered = latest.quality[rows] == 0
             silent.see(rows, ~answered & ~still[rows], when)
+            self._misses[rows] = np.where(answered, 0, self._misses[rows] + 1)
             self._electric(rows[answered], when[answered])
         hidden = self._silent_segments()[self._of_segment] if len(self._ids) else still
-        news = self._say(
-            silent, rows, np.full(len(rows), t), hidden[rows] | still[rows], t
-        )
+        held_back = (hidden | still | (self._misses < LEAST_MISSES))[rows]
+        news = self._say(silent, rows, np.full(len(rows), t), held_back, t)
         gone = silent.drop(np.flatnonzero(hidden & silent.raised))
         news += [self._lamp_news(SILENT, row, False, t) for row in gone.tolist()]
         for code in LAMP_CODES:
@@ -364,10 +368,8 @@ class Engine:
         phases = [(p, reading.values.get(f"voltage_l{p}_v")) for p in (1, 2, 3)]
         known = [(p, volts) for p, volts in phases if volts is not None]
         lost = [f"L{p}" for p, volts in known if volts < NO_VOLTAGE_V]
-        self._holds.see(
-            "supplyLoss", asset.cabinet, bool(lost), t, f"no voltage on {', '.join(lost)}",
-            len(self._live.of_cabinet(asset.cabinet)),
-        )  # fmt: skip
+        detail = f"no voltage on {', '.join(lost)}"
+        self._supply(asset.cabinet, "meter", bool(lost), t, detail)
         limits = {
             "supplyVoltageTooHigh": (detect.HIGHEST_V, np.inf),
             "supplyVoltageTooLow": (NO_VOLTAGE_V, detect.LOWEST_V),
@@ -389,12 +391,22 @@ class Engine:
         }
         for code, holds in flags.items():
             self._holds.see(code, cabinet, holds, t, "", affected if holds else 0)
-        if values.get("supply_ok") is not None:
-            lost = values["supply_ok"] == 0
-            self._holds.see(
-                "supplyLoss", cabinet, lost, t, "no mains voltage", affected
-            )
+        self._supply(
+            cabinet, "contact", values.get("supply_ok") == 0, t, "no mains voltage"
+        )
         self._leakage(cabinet, values.get("leakage_ma") or 0.0, t, now)
+
+    def _supply(
+        self, cabinet: str, source: str, lost: bool, t: float, detail: str
+    ) -> None:
+        """Supply is lost when the meter says so, or the contact."""
+        without = self._without_supply.setdefault(cabinet, {})
+        without.pop(source, None)
+        if lost:
+            without[source] = detail
+        detail = ", ".join(without.values())
+        affected = len(self._live.of_cabinet(cabinet))
+        self._holds.see("supplyLoss", cabinet, bool(without), t, detail, affected)
 
     def _leakage(self, cabinet: str, leakage_ma: float, t: float, now: int) -> None:
         """Leakage; one that comes only with rain is a joint that lets water in."""
@@ -458,9 +470,10 @@ class Engine:
 
     def _explained(self, code: str, name: str) -> bool:
         """Whether another alarm is the cause of this one."""
-        if code == "segmentFailure":
+        if code == SEGMENT:
             cabinet = name.split("/", maxsplit=1)[0]
-            return any(self._holds.holds(root, cabinet) for root in ROOTS)
+            roots = ROOTS if name == cabinet else (*ROOTS, SEGMENT)
+            return any(self._holds.holds(root, cabinet) for root in roots)
         if code == "supplyVoltageTooLow":
             return self._holds.holds("supplyLoss", name)
         return False

@@ -115,7 +115,10 @@ def conditions(
     on = effect > 0
     expected = ratings.expected(rows, np.nan_to_num(effect), values["burning_h"])
     rated = ratings.rated[rows]
-    dark = np.where(np.isnan(expected), DARK_W, FAILED_SHARE * expected)
+    # A driver that admits to less light is not dimmed right, but its lamp has not failed.
+    given = np.where(actual > 1, np.fmin(actual, effect), effect)
+    least = ratings.expected(rows, np.nan_to_num(given), values["burning_h"])
+    dark = np.where(np.isnan(least), DARK_W, FAILED_SHARE * least)
     failed = (values["lamp_failure"] > 0) | (on & (power < dark))
     burns = np.where(np.isnan(rated), BURNS_W, np.maximum(2.0, 0.25 * rated))
     unexpected = (commanded == 0) & ((actual > 1) | (power > burns))

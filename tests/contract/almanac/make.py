@@ -31,10 +31,9 @@ for name, latitude, longitude in CITIES:
     observer.lat, observer.lon = math.radians(latitude), math.radians(longitude)
     observer.pressure, observer.horizon = 0, "-0:34"
     for day in range(0, 365, 5):
-        noon = dt.datetime(2026, 1, 1, 12) + dt.timedelta(
-            days=day, hours=-longitude / 15
-        )
-        observer.date = noon
+        noon = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
+        noon += dt.timedelta(days=day, hours=-longitude / 15)
+        observer.date = noon.replace(tzinfo=None)
         sunset = observer.next_setting(ephem.Sun())
         observer.date = sunset
         sunrise = observer.next_rising(ephem.Sun())

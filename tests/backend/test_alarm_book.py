@@ -1,0 +1,243 @@
+"""The book of alarms, and telling people: a real mail server, a real web server."""
+
+import http.server
+import json
+import threading
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller as MailServer
+
+from duha_backend.alarms.book import Book
+from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.deliver import Deliveries, Mail
+from duha_backend.alarms.engine import News
+from duha_backend.errors import Invalid, NotFound
+from duha_backend.registry import Registry
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def registry(tmp_path):
+    made = Registry.in_folder(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def book(registry):
+    return Book(registry.engine)
+
+
+def news(began=True, ts=1000, name="L1", code="lampFailure"):
+    return News(code, name, "R1", began, ts, "0.5 W at 100 % asked", 1)
+
+
+def states(book, now=2000):
+    return [row["state"] for row in book.page(now)]
+
+
+def test_the_life_of_an_alarm(book):
+    (row,) = book.take([news()])
+    assert states(book) == ["unacknowledged"]
+    assert book.counts(2000) == {"medium": 1}
+    assert book.acknowledge([row["id"]], "eva", 1500) == 1
+    assert book.acknowledge([row["id"]], "jan", 1600) == 0
+    assert states(book) == ["acknowledged"]
+    assert book.counts(2000) == {}
+    assert book.standing() == [("lampFailure", "L1")]
+    book.take([news(began=False, ts=1800)])
+    assert states(book) == []
+    (old,) = book.page(2000, everything=True)
+    assert (old["state"], old["acknowledged_by"], old["cleared"]) == (
+        "closed",
+        "eva",
+        1800,
+    )
+
+
+def test_one_that_went_before_anybody_saw_it_stays_in_sight(book):
+    (row,) = book.take([news()])
+    book.take([news(began=False, ts=1500)])
+    assert states(book) == ["cleared"]
+    assert (
+        book.take([news(ts=1700)]) == []
+    )  # back again: the same alarm, nobody is told twice
+    (again,) = book.page(2000)
+    assert (again["id"], again["times"], again["state"]) == (
+        row["id"],
+        2,
+        "unacknowledged",
+    )
+    book.take([news(began=False, ts=1800)])
+    book.acknowledge([row["id"]], "eva", 1900)
+    assert states(book) == []
+    (fresh,) = book.take([news(ts=2000)])
+    assert fresh["id"] != row["id"]
+
+
+def test_what_stands_is_written_down_once(book):
+    assert len(book.take([news(), news()])) == 1
+    assert book.take([news(began=False, name="L9")]) == []
+
+
+def test_a_shelf_has_a_reason_and_an_end(book):
+    (row,) = book.take([news()])
+    with pytest.raises(Invalid, match="why"):
+        book.shelve([row["id"]], "eva", 2000, 2000 + HOUR, "  ")
+    with pytest.raises(Invalid, match="90 days"):
+        book.shelve([row["id"]], "eva", 2000, 2000 + 91 * 24 * HOUR, "waiting")
+    with pytest.raises(NotFound, match="no alarm 99"):
+        book.shelve([99], "eva", 2000, 2000 + HOUR, "waiting")
+    book.shelve([row["id"]], "eva", 2000, 2000 + HOUR, "waiting for a driver")
+    assert states(book) == ["shelved"]
+    assert book.counts(2000) == {}
+    assert states(book, 2000 + HOUR) == ["unacknowledged"]
+    book.shelve([row["id"]], "eva", 2000, 2000 + HOUR, "waiting for a driver")
+    book.unshelve([row["id"]])
+    assert states(book) == ["unacknowledged"]
+
+
+class _Web(http.server.ThreadingHTTPServer):
+    got: list[Any]
+    answers: list[int]
+
+
+class _Hook(http.server.BaseHTTPRequestHandler):
+    server: _Web
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.answers.pop(0) if self.server.answers else 200
+        if status == 200:
+            self.server.got.append(json.loads(body))
+        self.send_response(status)
+        self.end_headers()
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.fixture
+def hook():
+    server = _Web(("127.0.0.1", 0), _Hook)
+    server.got, server.answers = [], []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Clock:
+    now = 1000.0
+
+
+def deliveries(registry, channels, mail=None):
+    clock = Clock()
+    made = Deliveries(
+        registry.engine, lambda: channels, mail, "Plzeň", lambda: clock.now
+    )
+    return made, clock
+
+
+def test_a_webhook_is_told_again_until_it_has_worked(registry, book, hook):
+    hook.answers = [500, 503]
+    url = f"http://127.0.0.1:{hook.server_address[1]}/alarms"
+    made, clock = deliveries(registry, [Channel("h", "webhook", url, when_over=True)])
+    made.queue(book.take([news()]))
+    assert made.send_due() == 0
+    assert made.send_due() == 0  # not yet due again
+    (waiting,) = made.log()
+    assert (waiting["state"], waiting["attempts"]) == ("waiting", 1)
+    assert "500" in waiting["detail"]
+    clock.now += 61
+    assert made.send_due() == 0
+    clock.now += 121
+    assert made.send_due() == 1
+    made.queue(book.take([news(began=False, ts=5000)]))
+    assert made.send_due() == 1
+    assert [(got["what"], got["code"], got["object"]) for got in hook.got] == [
+        ("raised", "lampFailure", "L1"),
+        ("cleared", "lampFailure", "L1"),
+    ]
+    assert hook.got[0]["city"] == "Plzeň"
+    assert {row["state"] for row in made.log()} == {"sent"}
+
+
+def test_an_address_where_nobody_listens_is_given_up_after_a_day(registry, book):
+    made, clock = deliveries(registry, [Channel("h", "webhook", "http://127.0.0.1:1/")])
+    made.queue(book.take([news()]))
+    for _ in range(40):
+        made.send_due()
+        clock.now += 3601
+    (row,) = made.log()
+    assert row["state"] == "given up"
+    assert 24 <= row["attempts"] <= 26
+
+
+def test_a_channel_is_told_of_what_it_asked_for(registry, book, hook):
+    url = f"http://127.0.0.1:{hook.server_address[1]}/"
+    channels = [
+        Channel("high", "webhook", url, severities=("high",)),
+        Channel("doors", "webhook", url, codes=("cabinetDoorOpen",)),
+    ]
+    made, _ = deliveries(registry, channels)
+    rows = book.take([news(), news(code="supplyLoss"), news(code="cabinetDoorOpen")])
+    made.queue(rows)
+    made.queue(book.take([news(began=False, code="supplyLoss", ts=2000)]))
+    assert sorted((row["channel"], row["what"]) for row in made.log()) == [
+        ("doors", "raised"),
+        ("high", "raised"),
+    ]
+
+
+class _Box:
+    def __init__(self):
+        self.got = []
+
+    async def handle_DATA(self, _server, _session, envelope):  # noqa: N802
+        self.got.append(envelope)
+        return "250 OK"
+
+
+def test_a_mail_says_what_where_and_how_many(registry, book, free_port):
+    box = _Box()
+    server = MailServer(box, hostname="127.0.0.1", port=free_port)
+    server.start()
+    try:
+        mail = Mail("127.0.0.1", free_port, "duha@example.org", secure=False)
+        channels = [Channel("m", "email", "dispatch@example.org")]
+        made, _ = deliveries(registry, channels, mail)
+        made.queue(book.take([news(code="segmentFailure", name="R1/F2")]))
+        assert made.send_due() == 1
+    finally:
+        server.stop()
+    (envelope,) = box.got
+    assert envelope.rcpt_tos == ["dispatch@example.org"]
+    text = envelope.content.decode()
+    assert "segmentFailure R1/F2" in text
+    assert "From: duha@example.org" in text
+
+
+def test_without_a_mail_server_the_log_says_so(registry, book):
+    made, _ = deliveries(registry, [Channel("m", "email", "dispatch@example.org")])
+    made.queue(book.take([news()]))
+    assert made.send_due() == 0
+    assert "--smtp" in made.log()[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        Channel("c", "email", "nobody"),
+        Channel("c", "webhook", "ftp://example.org"),
+        Channel("c", "webhook", "file:///etc/passwd"),
+        Channel("c", "email", "a@b", severities=("loud",)),
+    ],
+)
+def test_a_channel_that_cannot_be_is_refused(channel):
+    with pytest.raises(Invalid, match="channel c"):
+        channel.check()
