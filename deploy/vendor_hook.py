@@ -1,11 +1,10 @@
 """Build hook: brings the page's libraries from npm, with the Node that PyPI brings.
 
 A wheel and an sdist carry the files; who builds from them, or has them already, needs
-no Node. Runs by itself too: ``python deploy/vendor_hook.py``.
+no Node. ``pip install -e .`` runs it where a file is missing.
 """
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,9 @@ FILES = {
     "uplot/dist/uPlot.min.css": "uPlot.min.css",
     "uplot/LICENSE": "uplot.LICENSE",
     "@fluent/bundle/esm": "fluent",
+    "dejavu-fonts-ttf/ttf/DejaVuSans.ttf": "DejaVuSans.ttf",
+    "dejavu-fonts-ttf/ttf/DejaVuSans-Bold.ttf": "DejaVuSans-Bold.ttf",
+    "dejavu-fonts-ttf/LICENSE": "DejaVu.LICENSE",
 }
 
 
@@ -63,8 +65,3 @@ class VendorHook(BuildHookInterface):  # type: ignore[type-arg]
         del version, build_data
         if not complete():
             bring()
-
-
-if __name__ == "__main__":
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", NODE], check=True)
-    bring()

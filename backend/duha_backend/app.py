@@ -21,6 +21,7 @@ from duha_backend.api.services import Services
 from duha_backend.books import Books
 from duha_backend.control import Control
 from duha_backend.duck import DuckReadings
+from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Invalid, StoreDown
 from duha_backend.influx import Influx, InfluxReadings
 from duha_backend.ingest import Ingest
@@ -132,6 +133,9 @@ class Backend:
             lambda: self.control.desired, settings.mail, settings.name, time.time,
         )  # fmt: skip
         self.leadership = Leadership(self.registry.engine)
+        self.energy = Settlement(
+            self.readings, self.registry, self.live, self.control.desk
+        )
         self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
         self.server = uvicorn.Server(self._http())
 
@@ -219,6 +223,7 @@ class Backend:
             if self.control.leading:
                 try:
                     await self.keeper.tend()
+                    await self.energy.tend(self.clock.now_ms())
                 except SQLAlchemyError as error:
                     log.warning("keeper: %s", str(error).splitlines()[0])
 
@@ -229,6 +234,7 @@ class Backend:
             live=self.live,
             control=self.control,
             alarms=self.alarms,
+            energy=self.energy,
             ingest=self.ingest,
             now_ms=self.clock.now_ms,
             real_ms=lambda: round(time.time() * 1000),

@@ -87,6 +87,9 @@ class Readings(Protocol):
     ) -> AsyncIterator[Frame]:
         """All readings of a span, in frames of bounded size."""
 
+    def quarters(self, kind: str, since_ms: int, until_ms: int) -> AsyncIterator[Frame]:
+        """Quarters of every device that are worked out, in frames of bounded size."""
+
     async def counts(self) -> dict[str, int]:
         """How many rows each kind holds, about."""
 

@@ -187,6 +187,33 @@ delivery = sa.Table(
 )
 
 
+energy = sa.Table(  # a cabinet's energy in a night, with what it was reckoned by
+    "energy",
+    meta,
+    sa.Column("night", sa.String, primary_key=True),
+    sa.Column("cabinet", sa.String, primary_key=True),
+    sa.Column("district", sa.String, nullable=False),
+    sa.Column("lamps", sa.Integer, nullable=False),
+    sa.Column("measured_lamps", sa.Integer, nullable=False),
+    sa.Column("unknown_lamps", sa.Integer, nullable=False),
+    sa.Column("measured_wh", sa.Float, nullable=False),
+    sa.Column("calculated_wh", sa.Float, nullable=False),
+    sa.Column("lamps_wh", sa.Float, nullable=False),
+    sa.Column("meter_wh", sa.Float),
+    sa.Column("reactive_varh", sa.Float),
+    sa.Column("own_wh", sa.Float, nullable=False),
+    sa.Column("uncertainty_wh", sa.Float, nullable=False),
+    sa.Column("baseline_wh", sa.Float, nullable=False),
+    sa.Column("burning_h", sa.Float, nullable=False),
+    sa.Column("covered", sa.Float, nullable=False),
+    sa.Column("price_per_kwh", sa.Float),
+    sa.Column("co2_kg_per_kwh", sa.Float),
+    sa.Column("currency", sa.String, nullable=False),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("baseline", sa.String, nullable=False),
+)
+
+
 def open_engine(url: str) -> sa.Engine:
     """An engine whose tables are in their present form."""
     made = sa.create_engine(url, pool_pre_ping=True)

@@ -260,6 +260,18 @@ async def test_an_export_has_everything_once(store):
     assert {name for f in only for name in f["device"]} == {"L2"}
 
 
+async def test_quarters_of_every_device_are_given_once_they_are_worked_out(store):
+    await fill(store)
+    for n in range(4):
+        await store.roll("luminaire", "15m", T0 + n * QUARTER_MS)
+    frames = [f async for f in store.quarters("luminaire", T0, T0 + DAY_MS)]
+    rows = [row for f in frames for row in rows_of(f)]
+    assert {row["ts"] for row in rows} == {T0 + n * QUARTER_MS for n in range(4)}
+    assert len({(row["device"], row["ts"]) for row in rows}) == len(rows)
+    mine = sorted((r["ts"], r["power_w"]) for r in rows if r["device"] == "L2")
+    assert [watts for _, watts in mine] == [7, 22, 37, 52]
+
+
 # -- the embedded store ------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from duha_backend.api import (
     alarms,
     documents,
+    energy,
     figures,
     kept,
     nights,
@@ -63,7 +64,8 @@ def _routes(*, whole: bool = True) -> FastAPI:
     rooms = [sessions.router, figures.router]
     if whole:
         rooms += [now.router, kept.router, stock.router]
-        rooms += [overrides.router, nights.router, alarms.router, documents.router]
+        rooms += [overrides.router, nights.router, alarms.router, energy.router]
+        rooms += [documents.router]
     for room in (*rooms, _nothing):
         app.include_router(room)
     return app

@@ -171,7 +171,9 @@ class TariffIn(_In):
     currency: str = "CZK"
     co2_kg_per_kwh: float | None = Field(None, ge=0)
     source: str = Field("", examples=["contract 2026; Ministry of Industry and Trade"])
-    baseline_w: dict[str, float] = {}
+    baseline_w: dict[str, float] = Field({}, examples=[{"LED62": 150}])
+    cabinet_w: float = Field(0, ge=0)
+    reactive_share: float = Field(0, ge=0, le=5)
 
 
 class QuietIn(_In):

@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from duha_backend.alarms.office import Office
 from duha_backend.books import Books
 from duha_backend.control import Control
+from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
 from duha_backend.ingest import Ingest
 from duha_backend.live import Live
@@ -34,6 +35,7 @@ class Services:
         live: Live,
         control: Control,
         alarms: Office,
+        energy: Settlement,
         ingest: Ingest,
         now_ms: Callable[[], int],
         real_ms: Callable[[], int],
@@ -55,6 +57,7 @@ class Services:
         self.control = control
         self.desk = control.desk
         self.alarms = alarms
+        self.energy = energy
         self.ingest = ingest
         self.now_ms = now_ms
         self.real_ms = real_ms

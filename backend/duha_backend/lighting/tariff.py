@@ -17,6 +17,10 @@ class Tariff(msgspec.Struct, frozen=True, omit_defaults=True):
     baseline_w : dict of str to float
         Power [W] of the lamps that stood there before, by type of luminaire; for the
         others the baseline is the same lamp undimmed.
+    cabinet_w : float
+        What a cabinet takes for itself [W].
+    reactive_share : float
+        Reactive energy beyond this share of active energy is paid for; 0 is unknown.
     """
 
     id: str = "energy"
@@ -26,6 +30,18 @@ class Tariff(msgspec.Struct, frozen=True, omit_defaults=True):
     co2_kg_per_kwh: float | None = None
     source: str = ""
     baseline_w: dict[str, float] = {}
+    cabinet_w: float = 0.0
+    reactive_share: float = 0.0
+
+    @property
+    def baseline(self) -> str:
+        """The declared baseline in words."""
+        if not self.baseline_w:
+            return "the same luminaires undimmed from sunset to sunrise"
+        old = ", ".join(
+            f"{name} {watts:g} W" for name, watts in self.baseline_w.items()
+        )
+        return f"lamps of before: {old}; others undimmed; from sunset to sunrise"
 
     def check(self) -> None:
         """Raise Invalid for what cannot be."""

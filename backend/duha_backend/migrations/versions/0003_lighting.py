@@ -1,6 +1,7 @@
 """Lighting: classes, types, history, inputs, roles, a fuller audit log; alarms."""
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -45,6 +46,7 @@ def upgrade() -> None:
         sa.Column("who", sa.String, nullable=False),
     )
     _alarms()
+    _energy()
     _answer_to_rain_by_an_effect()
     _begin_history(history)
 
@@ -80,6 +82,36 @@ def _alarms() -> None:
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("due", sa.Float, nullable=False),
         sa.Column("detail", sa.String, nullable=False),
+    )
+
+
+def _energy() -> None:
+    def needed(name: str, kind: type) -> sa.Column[Any]:
+        return sa.Column(name, kind, nullable=False)
+
+    op.create_table(
+        "energy",
+        sa.Column("night", sa.String, primary_key=True),
+        sa.Column("cabinet", sa.String, primary_key=True),
+        needed("district", sa.String),
+        needed("lamps", sa.Integer),
+        needed("measured_lamps", sa.Integer),
+        needed("unknown_lamps", sa.Integer),
+        needed("measured_wh", sa.Float),
+        needed("calculated_wh", sa.Float),
+        needed("lamps_wh", sa.Float),
+        sa.Column("meter_wh", sa.Float),
+        sa.Column("reactive_varh", sa.Float),
+        needed("own_wh", sa.Float),
+        needed("uncertainty_wh", sa.Float),
+        needed("baseline_wh", sa.Float),
+        needed("burning_h", sa.Float),
+        needed("covered", sa.Float),
+        sa.Column("price_per_kwh", sa.Float),
+        sa.Column("co2_kg_per_kwh", sa.Float),
+        needed("currency", sa.String),
+        needed("source", sa.String),
+        needed("baseline", sa.String),
     )
 
 

@@ -1,0 +1,147 @@
+"""Energy of nights that are over: sums, gaps, indicators; on screen and on paper."""
+
+import asyncio
+import csv
+import datetime as dt
+import io
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Query, Response
+
+from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, needs, record
+from duha_backend.energy import paper
+from duha_backend.energy.book import Every, Line, Part
+from duha_backend.energy.indicators import indicators
+from duha_backend.errors import Invalid
+from duha_backend.lighting.inventory import LuminaireType, Stretch
+
+router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+Since = Annotated[dt.date | None, Query(description="First night; a year ago.")]
+Until = Annotated[dt.date | None, Query(description="The night after the last one.")]
+Only = Annotated[str, Query(description="One district or cabinet.")]
+
+
+@router.get("/energy")
+async def energy(
+    services: S, since: Since = None, until: Until = None, every: Every = "month",
+    part: Part = "city", only: Only = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Energy used, baseline and saving, by period and part of the city."""
+    first, last = _span(services, since, until)
+    lines, terms = await _report(services, first, last, every, part, only)
+    return {
+        "since": first.isoformat(),
+        "until": last.isoformat(),
+        "lines": [line._asdict() for line in lines],
+        "terms": terms,
+        "method": paper.WORDS["en"].method,
+    }
+
+
+@router.get("/energy.csv", response_class=Response)
+async def energy_csv(
+    services: S, since: Since = None, until: Until = None, every: Every = "month",
+    part: Part = "city", only: Only = "",
+) -> Response:  # fmt: skip
+    """The same as CSV."""
+    lines, _ = await _report(
+        services, *_span(services, since, until), every, part, only
+    )
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(Line._fields)
+    writer.writerows(lines)
+    return Response(out.getvalue(), media_type="text/csv; charset=utf-8")
+
+
+@router.get("/energy.pdf", response_class=Response)
+async def energy_pdf(
+    services: S, since: Since = None, until: Until = None, every: Every = "month",
+    part: Part = "city", only: Only = "", language: Literal["cs", "en"] = "cs",
+) -> Response:  # fmt: skip
+    """The same as a report on paper, with its method."""
+    first, last = _span(services, since, until)
+    lines, terms = await _report(services, first, last, every, part, only)
+    body = await asyncio.to_thread(
+        paper.report, services.name, first, last, lines, terms, language
+    )
+    name = f"{services.city}-energy-{first}-{last}.pdf"
+    headers = {"Content-Disposition": f'inline; filename="{name}"'}
+    return Response(body, media_type="application/pdf", headers=headers)
+
+
+@router.get("/energy/gaps")
+async def gaps(services: S, night: dt.date | None = None) -> list[dict[str, Any]]:
+    """What meters show beyond luminaires and cabinet, beside its uncertainty (k = 2)."""
+    night = night or _last_night(services)
+    return await asyncio.to_thread(services.energy.book.gaps, night)
+
+
+@router.get("/energy/indicators")
+async def energy_indicators(services: S) -> list[dict[str, Any]]:
+    """EN 13201-5: power density and annual consumption of each stretch."""
+    return await asyncio.to_thread(_indicators, services)
+
+
+@router.post("/energy/settle", dependencies=[needs("engineer")])
+async def settle(night: dt.date, services: S, who: Who) -> dict[str, int]:
+    """Settle a night anew, with the types and the tariff of now."""
+    if night > _last_night(services):
+        raise Invalid(f"the night of {night} is not over")
+    found = await services.energy.settle(night)
+    await record(services, who, "settle", night.isoformat(), f"{len(found)} cabinets")
+    return {"cabinets": len(found)}
+
+
+async def _report(
+    services: S, since: dt.date, until: dt.date, every: Every, part: Part, only: str
+) -> tuple[list[Line], list[dict[str, Any]]]:
+    book = services.energy.book
+    lines = await asyncio.to_thread(book.report, since, until, every, part, only)
+    return lines, await asyncio.to_thread(book.terms, since, until)
+
+
+def _last_night(services: S) -> dt.date:
+    sun = services.desk.sun
+    return sun.date_of(services.now_ms() / 1000) - dt.timedelta(days=1)
+
+
+def _span(
+    services: S, since: dt.date | None, until: dt.date | None
+) -> tuple[dt.date, dt.date]:
+    last = until or _last_night(services) + dt.timedelta(days=1)
+    first = since or last - dt.timedelta(days=365)
+    if first >= last:
+        raise Invalid("'since' is before 'until'")
+    return first, last
+
+
+def _indicators(services: S) -> list[dict[str, Any]]:
+    types = {kind.id: kind for kind in services.registry.all(LuminaireType)}
+    last = _last_night(services) + dt.timedelta(days=1)
+    year = services.energy.book.report(
+        last - dt.timedelta(days=365), last, "year", "cabinet"
+    )
+    share = _per_lamp(year)
+    found = []
+    for stretch in services.registry.all(Stretch):
+        lamps = services.desk.lamps.by("stretch").get(stretch.id, [])
+        level = np.array([stretch.normal_level])
+        watts = sum(
+            float(types[a.type].power(level)[0]) for a in lamps if a.type in types
+        )
+        annual = sum(share.get(lamp.cabinet, 0.0) for lamp in lamps)
+        found.append(indicators(stretch, watts, annual)._asdict())
+    return found
+
+
+def _per_lamp(lines: list[Line]) -> dict[str, float]:
+    """Energy of a mean luminaire of each cabinet in a year [Wh], from the nights there are."""
+    used: dict[str, list[tuple[float, int]]] = {}
+    for line in lines:
+        used.setdefault(line.part, []).append((line.kwh / line.lamps, line.nights))
+    return {
+        cabinet: 1000 * sum(kwh for kwh, _ in parts) * 365 / sum(n for _, n in parts)
+        for cabinet, parts in used.items()
+    }
