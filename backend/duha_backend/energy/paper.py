@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fpdf import FPDF, FontFace
 
 from duha_backend.energy.book import Line
+from duha_backend.lighting.tariff import BEFORE, UNDIMMED
 
 FONTS = Path(__file__).parent.parent / "page" / "vendor"
 _INK, _DIM, _SAVED = (34, 38, 46), (120, 126, 138), (70, 140, 90)
@@ -22,6 +23,8 @@ class Words(NamedTuple):
     reckoned: str
     chart: str
     nothing: str
+    decimal: str
+    terms: dict[str, str]
 
 
 WORDS: dict[str, Words] = {
@@ -32,6 +35,8 @@ WORDS: dict[str, Words] = {
         "Reckoned with",
         "Used (dark) and saved (green) energy",
         "no nights have been settled in this span",
+        ".",
+        {},
     ),
     "cs": Words(
         "Energie veřejného osvětlení",
@@ -40,6 +45,14 @@ WORDS: dict[str, Words] = {
         "Počítáno s",
         "Spotřebovaná (tmavě) a ušetřená (zeleně) energie",
         "v tomto období není vyúčtována žádná noc",
+        ",",
+        {
+            UNDIMMED: "tatáž svítidla bez stmívání od západu do východu slunce",
+            BEFORE: "původní svítidla",
+            "others undimmed; from sunset to sunrise": (
+                "ostatní bez stmívání; od západu do východu slunce"
+            ),
+        },
     ),
 }  # fmt: skip
 
@@ -91,19 +104,21 @@ def report(
     pdf.set_text_color(*_DIM)
     pdf.multi_cell(0, 4.5, words.method, new_x="LMARGIN", new_y="NEXT")
     for one in terms:
-        pdf.multi_cell(0, 4.5, f"{words.reckoned}: {_terms(one)}", new_x="LMARGIN", new_y="NEXT")  # fmt: skip
+        pdf.multi_cell(0, 4.5, f"{words.reckoned}: {_terms(one, words)}", new_x="LMARGIN", new_y="NEXT")  # fmt: skip
     return bytes(pdf.output())
 
 
-def _terms(one: dict[str, Any]) -> str:
+def _terms(one: dict[str, Any], words: Words) -> str:
     price, co2 = one["price_per_kwh"], one["co2_kg_per_kwh"]
     parts = [
         "–" if price is None else f"{price:g} {one['currency']}/kWh",
         "–" if co2 is None else f"{co2:g} kg CO₂/kWh",
-        one["source"],
-        one["baseline"],
     ]
-    return "; ".join(part for part in parts if part)
+    parts = [part.replace(".", words.decimal) for part in parts]
+    baseline = one["baseline"]
+    for text, translated in words.terms.items():
+        baseline = baseline.replace(text, translated)
+    return "; ".join(part for part in (*parts, one["source"], baseline) if part)
 
 
 def _chart(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
@@ -131,17 +146,22 @@ def _chart(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
 def _table(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
     pdf.set_font("DejaVu", "", 7.5)
     bold = FontFace(emphasis="BOLD")
-    with pdf.table(headings_style=bold, line_height=5, text_align="RIGHT") as table:
+    pdf.set_fill_color(255, 255, 255)
+    pdf.set_draw_color(*_DIM)
+    with pdf.table(
+        headings_style=bold, line_height=5, text_align="RIGHT",
+        borders_layout="HORIZONTAL_LINES",
+    ) as table:  # fmt: skip
         heading = table.row()
         for text in words.headings:
             heading.cell(text)
         for line in lines:
             row = table.row()
-            for text in _cells(line):
+            for text in _cells(line, words.decimal):
                 row.cell(text)
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Line, decimal: str) -> list[str]:
     share = 100 * line.saved_kwh / line.baseline_kwh if line.baseline_kwh else 0.0
     figures = (line.kwh, line.baseline_kwh, line.saved_kwh)
     money = (line.cost, line.saved_cost, line.co2_kg)
@@ -149,8 +169,8 @@ def _cells(line: Line) -> list[str]:
         line.period,
         line.part or "–",
         str(line.lamps),
-        *(f"{value:,.1f}".replace(",", " ") for value in figures),
-        f"{share:.1f}",
+        *(f"{value:,.1f}".replace(",", " ").replace(".", decimal) for value in figures),
+        f"{share:.1f}".replace(".", decimal),
         *(
             "–" if value is None else f"{value:,.0f}".replace(",", " ")
             for value in money

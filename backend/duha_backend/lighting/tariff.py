@@ -4,6 +4,9 @@ import msgspec
 
 from duha_backend.errors import Invalid
 
+UNDIMMED = "the same luminaires undimmed from sunset to sunrise"
+BEFORE = "lamps of before"
+
 
 class Tariff(msgspec.Struct, frozen=True, omit_defaults=True):
     """Price and emission factor of energy, and what savings are measured against.
@@ -37,11 +40,11 @@ class Tariff(msgspec.Struct, frozen=True, omit_defaults=True):
     def baseline(self) -> str:
         """The declared baseline in words."""
         if not self.baseline_w:
-            return "the same luminaires undimmed from sunset to sunrise"
+            return UNDIMMED
         old = ", ".join(
             f"{name} {watts:g} W" for name, watts in self.baseline_w.items()
         )
-        return f"lamps of before: {old}; others undimmed; from sunset to sunrise"
+        return f"{BEFORE}: {old}; others undimmed; from sunset to sunrise"
 
     def check(self) -> None:
         """Raise Invalid for what cannot be."""
