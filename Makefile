@@ -28,6 +28,9 @@ bench-edge: .venv/.dev  ## the agent on its lines: efficiency, dead units, wrong
 bench-ingest: .venv/.dev tools  ## a million lights a minute into the stores, for ten minutes (ARGS="--minutes 1")
 	$(BIN)/python -m benchmarks.ingest $(ARGS)
 
+bench-lighting: .venv/.dev tools  ## documents, previews, overrides and alarms of whole cities
+	$(BIN)/python -m benchmarks.lighting $(ARGS)
+
 bench-queries: .venv/.dev  ## what dashboards ask, over a month of a city (generates 17 GB once)
 	$(BIN)/python -m benchmarks.queries $(ARGS)
 

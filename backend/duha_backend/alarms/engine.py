@@ -37,6 +37,7 @@ MOST_LEAKAGE_MA = 100.0
 DRY_LEAK_KEPT_S = 7 * 86_400.0
 MISSING_S = 900.0
 MISSING_EVERY_S = 30.0
+CONTROLLERS_EVERY_S = 5.0
 ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
 """Alarms of a cabinet that explain why its segments are silent."""
 
@@ -160,6 +161,7 @@ class Engine:
         self._leaked_dry: dict[str, float] = {}
         self._without_supply: dict[str, dict[str, str]] = {}
         self._missing_at = 0.0
+        self._looked_at = -np.inf
         self._objects: dict[str, str] = {}
         live.watch()
 
@@ -181,12 +183,14 @@ class Engine:
         """Look at what has come since the last time; what begins and what is over."""
         self._renew()
         t = now / 1000
-        still = self._still(now)
-        self._controllers(now)
+        if not self._looked_at <= t < self._looked_at + CONTROLLERS_EVERY_S:
+            self._looked_at = t
+            self._still = self._where_still(now)
+            self._controllers(now)
         self._others(now)
-        news = self._lamps(t, still)
+        news = self._lamps(t)
         self._segments(t)
-        news += self._missing(t, still)
+        news += self._missing(t)
         news += self._turned(now)
         return news
 
@@ -217,16 +221,28 @@ class Engine:
         self._cabinets, self._of_cabinet = _numbered([lamp.cabinet for lamp in lamps])
         names = [f"{lamp.cabinet}/{lamp.feeder}" for lamp in lamps]
         self._segment_names, self._of_segment = _numbered(names)
-        self._segment_size = np.bincount(
-            self._of_segment, minlength=len(self._segment_names)
-        )
         self._networked = np.array([lamp.networked for lamp in lamps], dtype=bool)
+        segments = len(self._segment_names)
+        lost = ~np.isnan(self._timers[SILENT].since)
+        self._lost = np.bincount(self._of_segment, lost, segments).astype(np.int64)
+        self._segment_size = np.bincount(self._of_segment, self._networked, segments)
+        number = {name: i for i, name in enumerate(self._cabinets)}
+        owners = [number[name.split("/")[0]] for name in self._segment_names]
+        self._cabinet_of_segment = np.array(owners, dtype=np.int64)
+        count = len(self._cabinets)
+        self._segments_of_cabinet = np.bincount(
+            self._cabinet_of_segment, minlength=count
+        )
+        self._was_silent = np.zeros(segments, dtype=bool)
+        self._was_whole = np.zeros(count, dtype=bool)
+        self._looked_at = -np.inf
+        self._still = np.zeros(n, dtype=bool)
         self._objects = {a.id: a.cabinet or a.id for a in self._live.assets.values()}
 
     def _cabinet_of(self, name: str) -> str:
         return self._objects.get(name) or name.split("/", maxsplit=1)[0]
 
-    def _still(self, now: int) -> Array:
+    def _where_still(self, now: int) -> Array:
         """Luminaires of which nothing is expected now: quiet, or their cabinet silent."""
         quiet = is_quiet(self._quiet(), self._cabinets, self._sun, now)
         stale = [self._is_stale(name) for name in self._cabinets]
@@ -239,22 +255,29 @@ class Engine:
 
     # -- luminaires --------------------------------------------------------------------
 
-    def _lamps(self, t: float, still: Array) -> list[News]:
+    def _lamps(self, t: float) -> list[News]:
         rows = self._live.fresh("luminaire")
         rows = rows[rows < len(self._ids)]
         latest = self._live.latest["luminaire"]
         silent = self._timers[SILENT]
+        still = self._still[rows]
         if len(rows):
             when = latest.ts[rows] / 1000
             answered = latest.quality[rows] == 0
-            silent.see(rows, ~answered & ~still[rows], when)
+            lost = ~np.isnan(silent.since[rows])
+            silent.see(rows, ~answered & ~still, when)
+            change = (~np.isnan(silent.since[rows])).astype(np.int64) - lost
+            np.add.at(self._lost, self._of_segment[rows], change)
             self._misses[rows] = np.where(answered, 0, self._misses[rows] + 1)
             self._electric(rows[answered], when[answered])
-        hidden = self._silent_segments()[self._of_segment] if len(self._ids) else still
-        held_back = (hidden | still | (self._misses < LEAST_MISSES))[rows]
+        hidden = self._silent_segments()
+        held_back = still | (self._misses[rows] < LEAST_MISSES)
+        held_back |= hidden[self._of_segment[rows]]
         news = self._say(silent, rows, np.full(len(rows), t), held_back, t)
-        gone = silent.drop(np.flatnonzero(hidden & silent.raised))
-        news += [self._lamp_news(SILENT, row, False, t) for row in gone.tolist()]
+        if hidden.any():
+            covered = hidden[self._of_segment] & silent.raised
+            gone = silent.drop(np.flatnonzero(covered))
+            news += [self._lamp_news(SILENT, row, False, t) for row in gone.tolist()]
         for code in LAMP_CODES:
             when = latest.ts[rows] / 1000
             news += self._say(self._timers[code], rows, when, None, t)
@@ -306,27 +329,25 @@ class Engine:
 
     def _silent_segments(self) -> Array:
         """Segments nearly all of whose luminaires do not answer."""
-        lost = ~np.isnan(self._timers[SILENT].since)
-        counts = np.bincount(
-            self._of_segment, lost & self._networked, minlength=len(self._segment_names)
-        )
-        share = counts / np.maximum(1, self._segment_size)
-        return (share >= SEGMENT_SHARE) & (counts >= SEGMENT_LEAST)
+        share = self._lost / np.maximum(1, self._segment_size)
+        return (share >= SEGMENT_SHARE) & (self._lost >= SEGMENT_LEAST)
 
     def _segments(self, t: float) -> None:
         """Segments that are silent; where all of a cabinet are, that is one thing."""
         silent = self._silent_segments()
-        whole: dict[str, list[bool]] = {}
-        for number, name in enumerate(self._segment_names):
-            size, lost = int(self._segment_size[number]), bool(silent[number])
-            whole.setdefault(name.split("/")[0], []).append(lost)
+        for number in np.flatnonzero(silent != self._was_silent).tolist():
+            size, name = int(self._segment_size[number]), self._segment_names[number]
             detail = f"{size} luminaires do not answer"
-            self._holds.see(SEGMENT, name, lost, t, detail, size)
-        for cabinet, lost_ones in whole.items():
-            if len(lost_ones) > 1:
-                size = len(self._live.of_cabinet(cabinet))
-                detail = f"none of {size} luminaires answers"
-                self._holds.see(SEGMENT, cabinet, all(lost_ones), t, detail, size)
+            self._holds.see(SEGMENT, name, bool(silent[number]), t, detail, size)
+        self._was_silent = silent
+        whole = np.bincount(self._cabinet_of_segment, silent, len(self._cabinets))
+        all_silent = (whole == self._segments_of_cabinet) & (whole > 1)
+        for number in np.flatnonzero(all_silent != self._was_whole).tolist():
+            cabinet = self._cabinets[number]
+            size = len(self._live.of_cabinet(cabinet))
+            detail = f"none of {size} luminaires answers"
+            self._holds.see(SEGMENT, cabinet, bool(all_silent[number]), t, detail, size)
+        self._was_whole = all_silent
 
     def _controllers(self, now: int) -> None:
         desired = self._desired()
@@ -423,7 +444,7 @@ class Engine:
 
     # -- missing data ----------------------------------------------------------------------
 
-    def _missing(self, t: float, still: Array) -> list[News]:
+    def _missing(self, t: float) -> list[News]:
         """Things that their controller no longer reports although it reports."""
         if t - self._missing_at < MISSING_EVERY_S:
             return []
@@ -431,10 +452,10 @@ class Engine:
         latest = self._live.latest["luminaire"]
         ts = latest.ts[: len(self._ids)] / 1000
         rows = np.arange(len(self._ids))
-        late = (ts > 0) & (t - ts > MISSING_S) & self._networked & ~still
+        late = (ts > 0) & (t - ts > MISSING_S) & self._networked & ~self._still
         timer = self._timers["missingData"]
         timer.see(rows, late, np.where(late, ts, t))
-        news = self._say(timer, rows, np.full(len(rows), t), still, t)
+        news = self._say(timer, rows, np.full(len(rows), t), self._still, t)
         for kind in ("meter", "rain_gauge", "rain_detector", "lux", "cabinet_io"):
             for name in self._live.latest[kind].index:
                 asset = self._live.assets.get(name)
