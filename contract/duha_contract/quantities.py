@@ -46,6 +46,7 @@ _LAST = frozenset(
     (
         "energy_wh", "burning_h", "switch_ons", "energy_kwh", "energy_export_kwh",
         "reactive_energy_kvarh", "counter_raw", "level_commanded_pct", "status_code",
+        "power_on_level_pct", "system_failure_level_pct",
     )
 )  # fmt: skip
 _SUM = frozenset(("counts", "rain_mm", "interval_s"))
@@ -85,6 +86,8 @@ _LUMINAIRE = (
     _q("switch_ons", "", 0, 4.3e9, 1, "Times switched on"),
     _q("lamp_failure", "", 0, 1, 1, "Lamp failure reported by the driver"),
     _q("gear_failure", "", 0, 1, 1, "Failure of the driver itself, or none found"),
+    _q("power_on_level_pct", "%", 0, 100, 1, "Level that the driver takes with power"),
+    _q("system_failure_level_pct", "%", 0, 100, 1, "Level without a gateway"),
     _q("power_factor", "", -1, 1, 0.01, "Power factor"),
     _q("current_a", "A", 0, 50, 0.001, "Current"),
 )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +157,8 @@ async def commission(bus: Bus, device: Device, settle_s: float = SETTLE_S) -> Fi
     unit, profile = device.config.unit, device.profile
     steps: list[tuple[int, float | None, float | None]] = []
     try:
-        before = (await read(bus, unit, profile)).get(LEVEL)
+        found = await read(bus, unit, profile)
+        before = found.get(LEVEL)
         for level in (100, 50, 0):
             await write(bus, device, LEVEL, level)
             light, power = await _settled(bus, unit, profile, level, settle_s)
@@ -165,7 +166,7 @@ async def commission(bus: Bus, device: Device, settle_s: float = SETTLE_S) -> Fi
         await write(bus, device, LEVEL, before or 0)
     except (BusError, NotAllowed) as error:
         return Finding(device.id, tuple(steps), str(error))
-    return Finding(device.id, tuple(steps), _fault(steps))
+    return Finding(device.id, tuple(steps), _fault(steps) or _unsafe(found))
 
 
 async def _settled(
@@ -193,6 +194,18 @@ def _fault(steps: list[tuple[int, float | None, float | None]]) -> str:
         return "does not go out"
     if full_w is not None and half_w is not None and not half_w < 0.9 * full_w:
         return "power does not fall when dimmed"
+    return ""
+
+
+def _unsafe(found: Mapping[str, float | None]) -> str:
+    """Whether the driver would be dark, or dim, when nobody tells it anything."""
+    for name, when in (
+        ("system_failure_level_pct", "when its gateway is silent"),
+        ("power_on_level_pct", "when power comes back"),
+    ):
+        level = found.get(name)
+        if level is not None and level < 100:
+            return f"gives {level:.0f} % {when}: it must be 100 %"
     return ""
 
 

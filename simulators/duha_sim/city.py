@@ -13,7 +13,7 @@ from duha_sim.devices import GaugeUnit, Luminaire, MeterUnit
 from duha_sim.modbus import RtuPort, TcpPort, Unit, answer
 from duha_sim.physics import Lamp, LampType
 from duha_sim.storm import Weather
-from duha_sim.streets import Bus, Cabinet, City, Device
+from duha_sim.streets import TYPES, Bus, Cabinet, City, Device
 from duha_sim.trouble import LATE_S, Troubles
 
 
@@ -95,7 +95,7 @@ class SimulatedCity:
         """Bring lamps and funnels into the state that the trouble file asks for."""
         self._troubles.refresh()
         for name, luminaire in self.luminaires.items():
-            luminaire.set_burnt_out(self._troubles.of(name) == "burnt_out")
+            luminaire.set_trouble(self._troubles.of(name))
         for name, gauge in self.gauges.items():
             gauge.set_blocked(self._troubles.of(name) == "blocked")
 
@@ -117,7 +117,7 @@ class SimulatedCity:
         units: dict[str, Unit] = {}
         lamps = []
         for device in (d for d in cabinet.devices if d.kind == "luminaire"):
-            kind = LampType(rated_w=self._chance.choice((38.0, 62.0, 62.0, 85.0)))
+            kind = LampType(rated_w=TYPES[device.type])
             hours = self._chance.uniform(200, 9000)
             lamp = Lamp(
                 kind, burning_s=hours * 3600, energy_wh=hours * kind.rated_w * 0.7

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 from duha_contract.clock import Clock
 from duha_edge.points import decode, encode
@@ -169,14 +170,16 @@ class Luminaire(_Registers):
         self._at = now
         return self._lamp
 
-    def set_burnt_out(self, burnt_out: bool) -> None:
-        """Break the lamp or put in a new one."""
+    def set_trouble(self, trouble: str | None) -> None:
+        """Break the lamp in some way, or mend it."""
         lamp = self.lamp
-        if lamp.burnt_out != burnt_out:
-            self._lamp = Lamp(
-                **{name: getattr(lamp, name) for name in lamp.__slots__}
-                | {"burnt_out": burnt_out}
-            )
+        broken = {
+            "burnt_out": trouble == "burnt_out",
+            "share": 0.55 if trouble == "weak" else 1.0,
+            "stuck": 1.0 if trouble == "day_burner" else None,
+        }
+        if any(getattr(lamp, name) != value for name, value in broken.items()):
+            self._lamp = replace(lamp, **broken)  # type: ignore[arg-type]
 
     def values(self) -> dict[str, float]:
         """What the driver reports."""

@@ -37,7 +37,11 @@ class LampType:
 
 @dataclass(frozen=True, slots=True)
 class Lamp:
-    """State of one luminaire."""
+    """State of one luminaire.
+
+    `share` is what of its light is left when some of its LEDs are dark; `stuck` is the
+    light (0 to 1) of one whose driver no longer obeys.
+    """
 
     type: LampType = LampType()
     setpoint: float = 0.0
@@ -48,6 +52,8 @@ class Lamp:
     switch_ons: int = 0
     since_on_s: float = math.inf
     burnt_out: bool = False
+    share: float = 1.0
+    stuck: float | None = None
 
 
 def power(kind: LampType, level: float) -> float:
@@ -64,9 +70,10 @@ def power(kind: LampType, level: float) -> float:
 
 def target_light(lamp: Lamp) -> float:
     """Light (0 to 1) that the driver makes of its set-point."""
-    if lamp.burnt_out or lamp.setpoint <= 0:
+    if lamp.burnt_out:
         return 0.0
-    return max(lamp.type.least, min(1.0, lamp.setpoint))
+    wanted = lamp.setpoint if lamp.stuck is None else lamp.stuck
+    return max(lamp.type.least, min(1.0, wanted)) if wanted > 0 else 0.0
 
 
 def advance_lamp(lamp: Lamp, seconds: float, ambient_c: float) -> Lamp:
@@ -102,7 +109,7 @@ def set_level(lamp: Lamp, level: float) -> Lamp:
 
 def lamp_power(lamp: Lamp) -> float:
     """Active power [W] now; a burnt-out lamp leaves the driver's standby."""
-    return power(lamp.type, lamp.light)
+    return power(lamp.type, lamp.light * lamp.share)
 
 
 def inrush(lamp: Lamp) -> float:

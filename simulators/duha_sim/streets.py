@@ -41,6 +41,9 @@ class Device:
     latitude: float
     longitude: float
     street: str = ""
+    type: str = ""
+    feeder: str = ""
+    stretch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class City:
     cabinets: tuple[Cabinet, ...]
 
 
+TYPES = {"LED-38": 38.0, "LED-62": 62.0, "LED-85": 85.0}
+"""Types of luminaires and their rated power [W]."""
+FEEDERS = 3
 UNITS_OF_A_LINE = 200
 """Luminaires on one line; the addresses above are for meters and gauges."""
 
@@ -187,18 +193,18 @@ def _road(
     return _Road(Street(name, main, line), tuple(points))
 
 
-def _along(roads: list[_Road], count: int) -> Iterator[tuple[str, float, float]]:
-    """Places for `count` luminaires at even distances along the roads."""
+def _along(roads: list[_Road], count: int) -> Iterator[tuple[int, float, float]]:
+    """Road (by number) and place of `count` luminaires at even distances."""
     total = sum(_length(road) for road in roads)
     spacing = total / max(1, count)
     left = spacing / 2
-    for road in roads:
+    for number, road in enumerate(roads):
         for start, end in zip(road.metres, road.metres[1:], strict=False):
             length = math.dist(start, end)
             while left < length:
                 share = left / length
                 yield (
-                    road.street.name,
+                    number,
                     start[0] + share * (end[0] - start[0]),
                     start[1] + share * (end[1] - start[1]),
                 )
@@ -220,8 +226,10 @@ def _cabinet(
     lines = max(1, math.ceil(count / UNITS_OF_A_LINE))
     buses = tuple(Bus(f"line{n + 1}", kind) for n in range(lines))
     devices = []
-    for number, (street, east, north) in enumerate(_along(roads, count)):
+    for number, (road, east, north) in enumerate(_along(roads, count)):
         longitude, latitude = _degrees(east, north)
+        street = roads[road].street
+        usual = "LED-62" if road % 2 else "LED-38"
         devices.append(
             Device(
                 id=f"{name}-L{number + 1:03d}",
@@ -231,7 +239,10 @@ def _cabinet(
                 bus=buses[number // UNITS_OF_A_LINE].name,
                 latitude=latitude,
                 longitude=longitude,
-                street=street,
+                street=street.name,
+                type="LED-85" if street.main else usual,
+                feeder=f"F{road % FEEDERS + 1}",
+                stretch=f"{name}-S{road + 1}",
             )
         )
     longitude, latitude = _degrees(patch.east + 8, patch.north + 12)
@@ -286,6 +297,9 @@ def geojson(city: City) -> dict[str, Any]:
                 cabinet=cabinet.id,
                 district=cabinet.district,
                 street=device.street,
+                type=device.type,
+                feeder=device.feeder,
+                stretch=device.stretch,
             )
             for device in cabinet.devices
         ]

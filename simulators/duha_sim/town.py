@@ -26,6 +26,7 @@ from duha_contract.lighting import Sun
 from duha_contract.programmes import Place
 from duha_sim import streets
 from duha_sim.cli import city_of
+from duha_sim.physics import LampType, power
 from duha_sim.streets import City
 
 LEAD_S = 15.0
@@ -43,6 +44,15 @@ PROGRAMME = {
     ],
     "active": [{"start": "sunset", "end": "sunrise"}],
     "effects": [{"on": "wet_road"}],
+}
+
+
+TARIFF = {
+    "name": "Demo",
+    "price_per_kwh": 4.0,
+    "co2_kg_per_kwh": 0.4,
+    "source": "round figures of the demo, no city's",
+    "cabinet_w": 8,
 }
 
 
@@ -159,6 +169,7 @@ class Town:
 
     def _programme(self, city: City) -> None:
         """Give the city a programme, as an operator would: through the API."""
+        self._inventory(city)
         self.ask("PUT", "/programmes/residential", PROGRAMME)
         calendar = {"name": "Every night", "default": "residential"}
         self.ask("PUT", "/calendars/every-night", calendar)
@@ -173,6 +184,26 @@ class Town:
         self.ask(
             "PUT", "/groups/main-streets", {"name": "Main streets", "members": members}
         )
+
+    def _inventory(self, city: City) -> None:
+        """Types of luminaires, and lighting classes of the stretches."""
+        for name, watts in streets.TYPES.items():
+            lamp = LampType(rated_w=watts)
+            points = [[x, round(power(lamp, x / 100), 2)] for x in range(10, 101, 10)]
+            curve = [[0, lamp.standby_w], *points]
+            self.ask(
+                "PUT", f"/types/{name}",
+                {"name": name, "rated_w": watts, "standby_w": lamp.standby_w, "curve": curve},
+            )  # fmt: skip
+        main = {street.name for street in city.streets if street.main}
+        lamps = [d for c in city.cabinets for d in c.devices if d.stretch]
+        for name, street in sorted({(d.stretch, d.street) for d in lamps}):
+            normal, *adaptive = (
+                ("M4", "M5", "M6") if street in main else ("P4", "P5", "P6")
+            )
+            stretch = {"name": street, "normal": normal, "adaptive": adaptive}
+            self.ask("PUT", f"/stretches/{name}", stretch)
+        self.ask("PUT", "/tariffs/energy", TARIFF)
 
     def _until_live(self, lamps: int) -> None:
         def live() -> bool:

@@ -9,7 +9,9 @@ import random
 from pathlib import Path
 from typing import Literal, get_args
 
-Trouble = Literal["dead", "late", "garbled", "blocked", "burnt_out", "link_cut"]
+Trouble = Literal[
+    "dead", "late", "garbled", "blocked", "burnt_out", "weak", "day_burner", "link_cut"
+]  # fmt: skip
 TROUBLES: tuple[str, ...] = get_args(Trouble)
 HELP = {
     "dead": "the device does not answer at all",
@@ -17,6 +19,8 @@ HELP = {
     "garbled": "every other answer has a flipped bit",
     "blocked": "a gauge's funnel is blocked: it rains and nothing tips",
     "burnt_out": "a lamp gives no light, and its driver says so",
+    "weak": "some LEDs of a lamp are dark: it takes little more than half its power",
+    "day_burner": "a lamp burns on whatever it is told",
     "link_cut": "the field lines of a cabinet are cut: none of its devices answers",
 }
 LATE_S = 0.7

@@ -19,10 +19,10 @@ from duha_backend.api.services import (
     to_ms,
 )
 from duha_backend.errors import Invalid
+from duha_backend.lighting.desk import next_noon
 from duha_backend.lighting.inventory import Asset
 from duha_backend.lighting.wanted import Sensed, StoredOverride, TargetKind
-from duha_contract.lighting import Override, Sun
-from duha_contract.programmes import noons
+from duha_contract.lighting import Override
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 OPERATOR = [needs("operator")]
@@ -109,7 +109,9 @@ async def emergency(body: EmergencyIn, services: S, who: Who) -> dict[str, Any]:
     """Full light at once, for the city or a part of it; ends like any override."""
     start = services.now_ms()
     end = (
-        start + round(body.minutes * 60_000) if body.minutes else _noon(services, start)
+        start + round(body.minutes * 60_000)
+        if body.minutes
+        else next_noon(services.desk.place, start)
     )
     override = Override("", 100.0, start, end, body.reason, who.name, emergency=True)
     return await _add(services, who, body.target, override)
@@ -159,13 +161,7 @@ def _end(body: OverrideIn, start: int, services: Services) -> int:
         return to_ms(body.until)
     if body.minutes is not None:
         return start + round(body.minutes * 60_000)
-    return _noon(services, start)
-
-
-def _noon(services: Services, start: int) -> int:
-    """The next noon [ms]: an override that nobody ends lasts one night."""
-    place = services.control.place
-    return round(noons(place, Sun(place).date_of(start / 1000))[1] * 1000)
+    return next_noon(services.desk.place, start)
 
 
 def _override_out(services: Services, stored: StoredOverride) -> dict[str, Any]:

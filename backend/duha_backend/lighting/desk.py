@@ -28,7 +28,7 @@ from duha_backend.live import Live
 from duha_backend.registry import Document, Registry
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
-from duha_contract.programmes import Calendar, Place, Programme, check, date_of
+from duha_contract.programmes import Calendar, Place, Programme, check, date_of, noons
 
 LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
 LONGEST_INPUT_MS = 3_600_000
@@ -331,6 +331,11 @@ class Desk:
         """How many luminaires would be below their lighting class at a level [%]."""
         wanted = self.wanted()
         return sum(level < wanted.least_of(asset) for asset in members)
+
+
+def next_noon(place: Place, ms: int) -> int:
+    """The noon after a time [ms]: an override that nobody ends lasts one night."""
+    return round(noons(place, date_of(place, ms / 1000))[1] * 1000)
 
 
 def _with(wanted: Wanted, field: str, document: Any) -> Wanted:
