@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from duha_backend.alarms.kinds import KINDS as ALARMS
 from duha_backend.api.app import describe
 from duha_contract import messages, topics
 from duha_contract.quantities import KINDS
@@ -41,6 +42,23 @@ def quantities() -> str:
             f"| `{q.name}` | {q.unit} | {q.low:g} … {q.high:g} | {q.title} |"
             for q in found
         ]
+    return "\n".join(lines) + "\n"
+
+
+def alarms() -> str:
+    """The alarms as Markdown."""
+    lines = [
+        "# Alarms",
+        "",
+        "Written by `make docs` from `duha_backend.alarms.kinds`.",
+        "",
+        "| alarm | severity | raised after [s] | cleared after [s] |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{k.code}` | {k.severity} | {k.after_s:g} | {k.off_s:g} |"
+        for k in ALARMS.values()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -147,7 +165,8 @@ def pages() -> dict[str, str]:
         name: json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
         for name, document in documents.items()
     }
-    return texts | {"quantities.md": quantities(), "devices.md": devices()}
+    texts |= {"quantities.md": quantities(), "devices.md": devices()}
+    return texts | {"alarms.md": alarms()}
 
 
 def main() -> int:
