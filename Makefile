@@ -13,6 +13,9 @@ demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 
 test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-get where it may
 	$(BIN)/pytest -q $(ARGS)
 
+quick: .venv/.dev  ## the tests that need no outside server, side by side: under a minute
+	$(BIN)/pytest -q -n 4 -m "not system" $(ARGS)
+
 check: .venv/.dev  ## format, lint, types, arrows between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

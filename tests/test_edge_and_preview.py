@@ -114,9 +114,9 @@ def executed(executor, times):
 @pytest.mark.parametrize(
     "seeds",
     [
-        pytest.param(range(8), id="some"),
+        pytest.param(range(4), id="some"),
         pytest.param(
-            range(8, 200),
+            range(4, 200),
             id="two-hundred",
             marks=[pytest.mark.system, pytest.mark.timeout(900)],
         ),

@@ -70,6 +70,7 @@ class Agent:
         self._source = source
         self._refused = ""
         self._missed = 0
+        self._exchanged: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()
@@ -226,12 +227,16 @@ class Agent:
     ) -> None:
         """Stop, begin or exchange the lines that have changed; leave the others alone."""
         gone = [name for name in self._plans if name not in plans]
-        for name in (*gone, *(name for name in fresh if name in self.lines)):
-            self._missed += self.lines.pop(name).missed_cycles
+        self._exchanged = {*gone, *(name for name in fresh if name in self.lines)}
+        for name in self._exchanged:
             await self._stop(name)
+            self._missed += self.lines[name].missed_cycles
         old, self.file, self._plans = self.file, file, plans
         self._cover()
-        self.lines |= fresh
+        self.lines = {
+            n: line for n, line in self.lines.items() if n not in gone
+        } | fresh
+        self._exchanged = set()
         for name in fresh:
             self._start(name)
         if (old.broker, old.outbox) != (file.broker, file.outbox):
@@ -279,7 +284,7 @@ class Agent:
         by_line: dict[str, dict[str, int]] = {}
         for name, plan in self._plans.items():
             mine = {d.id: due[d.id] for d in plan.devices if d.id in due}
-            if mine:
+            if mine and name not in self._exchanged:
                 by_line[name] = mine
         return by_line
 

@@ -1,7 +1,11 @@
 """Energy of nights: counted, calculated, and the gap between both and the meter."""
 
 import asyncio
+import atexit
 import datetime as dt
+import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +37,8 @@ STREET = Programme(
     (Period(),),
 )  # fmt: skip
 CALENDAR = Calendar("c", "C", "p")
+NIGHTS = Path(tempfile.mkdtemp(prefix="duha-nights-"))
+atexit.register(shutil.rmtree, NIGHTS, ignore_errors=True)
 RATED = {"LED62": 62.0, "LED38": 38.0}
 POLL_S = 300
 
@@ -67,7 +73,8 @@ class House:
         self.registry = Registry.in_folder(folder)
         self.assets = [*assets(), *extra]
         self.live = Live(self.assets)
-        self.readings = DuckReadings(folder / "readings.duckdb")
+        self.path = folder / "readings.duckdb"
+        self.readings = DuckReadings(self.path)
         end = noons(PLACE, NIGHT)[1]
         clock = Clock(lambda: end + 3600)
         self.desk = Control(self.registry, self.live, clock, PLACE, self._publish).desk
@@ -87,7 +94,22 @@ class House:
         self.registry.close()
 
     async def live_a_night(self, theft=0.0, misses=()):
-        """Poll real lamp physics through a night; R2's meter sees a theft."""
+        """Poll real lamp physics through a night; R2's meter sees a theft.
+
+        What a night has left in the store is kept for the tests after it.
+        """
+        kept = NIGHTS / f"{theft}-{'-'.join(misses)}-{len(self.assets)}.duckdb"
+        if not kept.exists():
+            await self._live_a_night(theft, misses)
+            await self.readings.close()
+            shutil.copy(self.path, kept)
+        else:
+            await self.readings.close()
+            shutil.copy(kept, self.path)
+        self.readings = DuckReadings(self.path)
+        self.energy._readings = self.readings
+
+    async def _live_a_night(self, theft, misses):
         times = grid(SUN, NIGHT, 1, POLL_S)
         course = levels({"p": STREET}, CALENDAR, (), (), SUN, times)
         lamps = {

@@ -391,6 +391,8 @@ profile = "luminaire-generic"
 async def looked(agent):
     agent.look_again()
     await asyncio.sleep(0.3)
+    while agent._exchanged:  # a line takes a moment to stop
+        await asyncio.sleep(0.02)
 
 
 async def test_the_same_site_file_a_hundred_times_does_nothing(tmp_path):
