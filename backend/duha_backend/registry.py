@@ -276,14 +276,23 @@ class Registry:
         return {name: body for name, body in last.items() if body is not None}
 
     def assign(
-        self, target: str, calendar: str | None, now: int = 0, who: str = ""
+        self,
+        target: str,
+        calendar: str | None,
+        now: int = 0,
+        who: str = "",
+        match: str | None = None,
     ) -> None:
         """Give a calendar to a luminaire, a stretch, a cabinet or "*", the city.
 
-        None takes it away.
+        None takes it away. `match` is the calendar that it replaces, "" for none; raises
+        Stale when it is another one meanwhile.
         """
         a = tables.assignment
         with self._engine.begin() as db:
+            held = sa.select(a.c.calendar).where(a.c.target == target)
+            if match is not None and (db.execute(held).scalar() or "") != match:
+                raise Stale(f"{target!r} has another calendar meanwhile; look again")
             if calendar is None:
                 db.execute(sa.delete(a).where(a.c.target == target))
             else:

@@ -280,6 +280,7 @@ async def test_an_override_is_compiled_recorded_and_cancelled(api):
     assert actions == ["cancel_override", "override"]
 
 
+RAIN = ("device", "ts", "quality", "rain_mm")
 PROGRAMME = {
     "name": "P",
     "steps": [{"at": "sunset", "level": 70}, {"at": "sunrise", "level": 0}],
@@ -370,6 +371,32 @@ async def test_two_who_edit_one_calendar_do_not_overwrite_each_other(api):
     assert '"C"' in line["before"]
     assert '"Mine"' in line["after"]
     assert line["source"] == "127.0.0.1"
+
+
+async def test_two_who_assign_a_calendar_do_not_overwrite_each_other(api):
+    await calendar_in_force(api)
+    tag = (await api.client.get("/assignments/*")).headers["etag"]
+    assert tag == '"c"'
+    nothing = {"calendar": None}
+    wrong = {"If-Match": '"other"'}
+    answer = await api.client.put("/assignments/*", json=nothing, headers=wrong)
+    assert (answer.status_code, "meanwhile" in answer.text) == (412, True)
+    await api.ask("PUT", "/assignments/*", json=nothing, headers={"If-Match": tag})
+    assert await api.ask("GET", "/assignments") == {}
+
+
+async def test_roads_are_told_by_cabinet_and_gauges(api):
+    api.offer(("SR-01", now_ms() - 5000, "good", 0.0), kind="rain_gauge", columns=RAIN)
+    api.offer(("SR-01", now_ms(), "good", 0.2), seq=2, kind="rain_gauge", columns=RAIN)
+
+    async def wet():
+        found = await api.ask("GET", "/roads")
+        return {a["state"] for a in found if "SR-01" in a["gauges"]} == {"wet"}
+
+    await until(wet)
+    found = await api.ask("GET", "/roads")
+    assert {area["cabinet"] for area in found} == {"RVO-001", "RVO-002"}
+    assert all(a["wet_until"] for a in found if "SR-01" in a["gauges"])
 
 
 async def test_what_others_need_is_not_taken_away(api):

@@ -148,6 +148,34 @@ async def test_the_life_of_an_override(desk):
     assert after["RVO-001"].overrides == ()
 
 
+async def test_a_luminaire_that_does_not_obey_says_since_when(desk):
+    desk.desk.add_override("cabinet", "RVO-001", override(desk))
+    found = await desk.settled()
+    begun = desk.ms
+    for _ in range(3):
+        desk.report("RVO-001", found["RVO-001"], diverged=("A2",))
+        desk.ms += 60_000
+    assert desk.live.diverged_since("A2") == begun
+    assert desk.live.diverged_since("A1") is None
+    desk.report("RVO-001", found["RVO-001"])
+    assert desk.live.diverged_since("A2") is None
+
+
+async def test_an_override_names_the_cabinets_that_have_not_carried_it_out(desk):
+    stored = desk.desk.add_override("street", "Long", override(desk))
+    found = await desk.settled()
+    members = desk.desk.members("street", "Long")
+    assert desk.control.pending(stored, members) == ["RVO-001", "RVO-002"]
+    desk.report("RVO-001", found["RVO-001"])
+    assert desk.control.pending(stored, members) == ["RVO-002"]
+    assert desk.control.state_of(stored) == "pending"
+    desk.report("RVO-002", found["RVO-002"])
+    assert (desk.control.pending(stored, members), desk.control.state_of(stored)) == (
+        [],
+        "applied",
+    )
+
+
 async def test_a_cancelled_override_is_gone(desk):
     stored = desk.desk.add_override("luminaire", "A1", override(desk))
     await desk.settled()

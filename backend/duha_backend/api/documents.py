@@ -287,14 +287,30 @@ async def assignments(services: S) -> dict[str, str]:
     return await asyncio.to_thread(services.registry.assignments)
 
 
+@router.get("/assignments/{target}")
+async def assignment(
+    target: str, services: S, response: Response
+) -> dict[str, str | None]:
+    """The calendar that is assigned to a target itself; its ETag is the calendar's id."""
+    given = await asyncio.to_thread(services.registry.assignments)
+    response.headers["ETag"] = f'"{given.get(target, "")}"'
+    return {"target": target, "calendar": given.get(target)}
+
+
 @router.put("/assignments/{target}", dependencies=ENGINEER)
 async def put_assignment(
-    target: str, body: AssignmentIn, services: S, who: Who, dry_run: DryRun = False
-) -> dict[str, str | None]:
+    target: str, body: AssignmentIn, services: S, who: Who,
+    if_match: IfMatch = None, dry_run: DryRun = False,
+) -> dict[str, str | None]:  # fmt: skip
     """Assign a calendar; the nearest wins: luminaire, stretch, cabinet, "*", the city."""
     given = await asyncio.to_thread(services.registry.assignments)
     await asyncio.to_thread(
-        services.desk.assign, target, body.calendar, who.name, dry_run=dry_run
+        services.desk.assign,
+        target,
+        body.calendar,
+        who.name,
+        _tag(if_match),
+        dry_run=dry_run,
     )
     if not dry_run:
         await record(

@@ -130,6 +130,28 @@ async def controllers(services: S) -> list[dict[str, Any]]:
     return found
 
 
+@router.get("/roads")
+async def roads(services: S) -> list[dict[str, Any]]:
+    """State of the roads, by cabinet and the gauges that they are near to.
+
+    `luminaires` is null where all of a cabinet are meant.
+    """
+    found, now = services.control.roads, services.now_ms()
+    return [
+        {
+            "cabinet": cabinet,
+            "gauges": area.gauges,
+            "luminaires": area.devices,
+            "state": found.state_of_area(area, now),
+            "wet_until": iso(wet.end)
+            if (wet := found.standing.get(area.gauges))
+            else None,
+        }
+        for cabinet, areas in found.areas().items()
+        for area in areas
+    ]
+
+
 @router.get("/luminaires/{device}")
 async def luminaire(device: str, services: S) -> dict[str, Any]:
     """One luminaire: commanded, in effect, actual, and the chain of reasons."""

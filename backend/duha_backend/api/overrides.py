@@ -21,7 +21,7 @@ from duha_backend.api.services import (
 from duha_backend.errors import Invalid
 from duha_backend.lighting.desk import next_noon
 from duha_backend.lighting.inventory import Asset
-from duha_backend.lighting.wanted import Sensed, StoredOverride, TargetKind
+from duha_backend.lighting.wanted import Sensed, StoredOverride, TargetKind, Wanted
 from duha_contract.lighting import Override
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
@@ -86,7 +86,8 @@ async def overrides(services: S) -> list[dict[str, Any]]:
     """Overrides of the last day, newest first, each with how far it has got."""
     since = services.now_ms() - 24 * HOUR_MS
     found = await asyncio.to_thread(services.registry.overrides, since)
-    return [_override_out(services, stored) for stored in found]
+    wanted = await asyncio.to_thread(services.desk.wanted)
+    return [_override_out(services, stored, wanted) for stored in found]
 
 
 @router.post("/overrides", status_code=201, dependencies=OPERATOR)
@@ -153,7 +154,8 @@ async def _add(
         why=override.reason,
     )  # fmt: skip
     await services.control.settle()
-    return _override_out(services, stored)
+    wanted = await asyncio.to_thread(services.desk.wanted)
+    return _override_out(services, stored, wanted)
 
 
 def _end(body: OverrideIn, start: int, services: Services) -> int:
@@ -164,7 +166,9 @@ def _end(body: OverrideIn, start: int, services: Services) -> int:
     return next_noon(services.desk.place, start)
 
 
-def _override_out(services: Services, stored: StoredOverride) -> dict[str, Any]:
+def _override_out(
+    services: Services, stored: StoredOverride, wanted: Wanted
+) -> dict[str, Any]:
     override, control, desk = stored.override, services.control, services.desk
     members = desk.members(stored.target_kind, stored.target)
     diverged = control.diverged(members)
@@ -182,7 +186,7 @@ def _override_out(services: Services, stored: StoredOverride) -> dict[str, Any]:
         "luminaires": len(members),
         "pending": control.pending(stored, members),
         "diverged": [_diverged(services, name) for name in diverged],
-        "below_class": desk.below_class(override.level, members),
+        "below_class": desk.below_class(override.level, members, wanted),
     }
 
 

@@ -76,7 +76,9 @@ class Settlement:
         read = Quarters.empty([lamp.id for lamp in lamps], begin, end)
         some = False
         async for frame in self._readings.quarters("luminaire", begin - BEFORE_MS, end):
-            read.take(frame, "energy_wh", "level_actual_pct", "level_in_effect_pct")
+            await asyncio.to_thread(
+                read.take, frame, "energy_wh", "level_actual_pct", "level_in_effect_pct"
+            )
             some = some or bool((frame["ts"] >= begin).any())
         if not some:
             return []
@@ -88,8 +90,8 @@ class Settlement:
         told = await asyncio.to_thread(
             self._told, lamps, night, end, read.level.shape[1]
         )
-        found = settled(
-            night, lamps, read, told, types, tariff.baseline_w, hours, meters,
+        found = await asyncio.to_thread(
+            settled, night, lamps, read, told, types, tariff.baseline_w, hours, meters,
             tariff.cabinet_w,
         )  # fmt: skip
         await asyncio.to_thread(self.book.settle, found, tariff)

@@ -194,6 +194,7 @@ class Desk:
         target: str,
         calendar: str | None,
         who: str = "",
+        match: str | None = None,
         *,
         dry_run: bool = False,
     ) -> None:
@@ -205,6 +206,8 @@ class Desk:
             There is no such calendar or target.
         Refused
             A street of the target would be below its class.
+        Stale
+            Somebody else has changed it since.
         """
         wanted = self.wanted()
         known(wanted, self.lamps, target)
@@ -217,7 +220,8 @@ class Desk:
             wanted = wanted._replace(assignments=given)
             self._refuse_darkness(wanted, wanted.calendars[calendar])
         if not dry_run:
-            self._registry.assign(target, calendar, self._clock.now_ms(), who)
+            now = self._clock.now_ms()
+            self._registry.assign(target, calendar, now, who, match)
 
     def refusals(self, wanted: Wanted, calendar: Calendar) -> list[Refusal]:
         """Why a calendar may not be in force where it is assigned."""
@@ -327,9 +331,9 @@ class Desk:
             raise NotFound(f"no luminaire in {kind} {target!r}")
         return neighbours(self.lamps.all, centres, metres)
 
-    def below_class(self, level: float, members: Iterable[Asset]) -> int:
+    @staticmethod
+    def below_class(level: float, members: Iterable[Asset], wanted: Wanted) -> int:
         """How many luminaires would be below their lighting class at a level [%]."""
-        wanted = self.wanted()
         return sum(level < wanted.least_of(asset) for asset in members)
 
 

@@ -80,7 +80,10 @@ class Roads:
 
     def state_of(self, cabinet: str, device: str, now: int) -> RoadState | None:
         """State of the road under a luminaire; None where no gauge says."""
-        area = self.area_of(cabinet, device)
+        return self.state_of_area(self.area_of(cabinet, device), now)
+
+    def state_of_area(self, area: Area, now: int) -> RoadState | None:
+        """State of the roads of an area; None where no gauge says."""
         states = [
             self._state(gauge, now) for gauge in area.gauges if self._fresh(gauge, now)
         ]
