@@ -1,10 +1,11 @@
 """What controllers are told: documents, overrides, wet roads."""
 
+import msgspec
 import pytest
 
 from duha_backend.control import Control
-from duha_backend.errors import Conflict, Invalid, NotFound
-from duha_backend.lighting.inventory import Asset, Group
+from duha_backend.errors import Conflict, Invalid, NotFound, Refused
+from duha_backend.lighting.inventory import Asset, Group, Stretch
 from duha_backend.lighting.wanted import Sensed
 from duha_backend.live import Live
 from duha_backend.registry import Registry
@@ -12,7 +13,7 @@ from duha_backend.validate import Columns
 from duha_contract.clock import Clock
 from duha_contract.lighting import Override
 from duha_contract.messages import Report
-from duha_contract.programmes import Calendar, Effect, Place, Programme, Step
+from duha_contract.programmes import Calendar, Effect, Period, Place, Programme, Step
 from duha_contract.roads import Drying
 
 PLACE = Place(49.7475, 13.3776, "Europe/Prague")
@@ -111,6 +112,55 @@ async def test_the_nearest_assignment_wins(desk):
     found = await desk.settled()
     assert found["RVO-001"].assignments == {"*": "lamp", "A2": "cabinet"}
     assert found["RVO-002"].assignments == {"*": "city"}
+
+
+DIM = Programme("dim", "Dim", (Step("sunset", 30),), (Period(),))
+FULL = Programme("full", "Full", (Step("sunset", 90),), (Period(),))
+
+
+def classed(desk):
+    """A1 lies in a stretch whose class needs 60 %; its cabinet is dim, it is not."""
+    lamps = [a._replace(stretch="s") if a.id == "A1" else a for a in ASSETS]
+    desk.live.set_assets(lamps)
+    for name, programme in (("dim", DIM), ("full", FULL)):
+        desk.desk.save(programme)
+        desk.desk.save(Calendar(name, name, name))
+    desk.desk.assign("A1", "full")
+    desk.desk.assign("*", "dim")
+    desk.desk.save(Stretch("s", "S", "M4", levels={"M4": 60.0}))
+
+
+async def test_a_change_that_would_bring_a_street_below_its_class_is_refused(desk):
+    classed(desk)
+    for change in (
+        lambda: desk.desk.assign("A1", "dim"),
+        lambda: desk.desk.assign(
+            "A1", None
+        ),  # then the city's calendar would be its own
+        lambda: desk.desk.save(msgspec.structs.replace(FULL, steps=DIM.steps)),
+        lambda: desk.desk.save(Calendar("full", "full", "dim")),
+        lambda: desk.desk.save(Stretch("s", "S", "M4", levels={"M4": 95.0})),
+    ):
+        with pytest.raises(Refused, match="the lighting class needs"):
+            change()
+    assert desk.registry.assignments() == {"A1": "full", "*": "dim"}
+
+
+async def test_a_stretch_is_not_held_up_by_streets_that_are_not_its_own(desk):
+    classed(desk)
+    dark = Programme("dim", "Dim", (Step("sunset", 0),), (Period(),))
+    desk.registry.save(dark)  # somehow it has come there
+    desk.desk.save(Stretch("s", "S", "M4", levels={"M4": 70.0}))
+    desk.desk.save(Stretch("t", "T", "P4"))
+
+
+async def test_what_is_assigned_to_a_stretch_stays(desk):
+    classed(desk)
+    desk.desk.assign("stretch:s", "full")
+    with pytest.raises(Conflict, match="stretch:s"):
+        desk.desk.drop(Stretch, "s")
+    desk.desk.assign("A1", None)  # the stretch's own calendar is full, too
+    assert desk.desk.wanted().calendar_of(desk.live.assets["A1"]) == "full"
 
 
 @pytest.mark.parametrize(

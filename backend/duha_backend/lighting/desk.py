@@ -175,7 +175,7 @@ class Desk:
             document.check(self.sun)
         else:
             document.check()
-        self._refuse_darkness(wanted, document)
+        self._refuse_darkness(wanted, self._touched(wanted, document))
         if not dry_run:
             self._registry.save(document, self._clock.now_ms(), who, match)
 
@@ -217,8 +217,13 @@ class Desk:
             if calendar not in wanted.calendars:
                 raise NotFound(f"no calendar {calendar!r}")
             given[target] = calendar
-            wanted = wanted._replace(assignments=given)
-            self._refuse_darkness(wanted, wanted.calendars[calendar])
+        after = wanted._replace(assignments=given)
+        moved = {
+            name
+            for asset in self._live.luminaires
+            if (name := after.calendar_of(asset)) != wanted.calendar_of(asset)
+        }
+        self._refuse_darkness(after, {*moved, calendar})
         if not dry_run:
             now = self._clock.now_ms()
             self._registry.assign(target, calendar, now, who, match)
@@ -237,12 +242,23 @@ class Desk:
         calendar = dated(calendar, today)
         return refusals(wanted.programmes, calendar, Sun(self.place), today, least)
 
-    def _refuse_darkness(self, wanted: Wanted, document: msgspec.Struct) -> None:
-        """Raise Refused when a calendar that a change touches would darken a street."""
-        touched = [c for c in wanted.calendars.values() if _touches(document, c)]
+    def _touched(self, wanted: Wanted, document: Document) -> set[str | None]:
+        """The calendars whose streets a change of a document may darken."""
+        if isinstance(document, Calendar):
+            return {document.id}
+        if isinstance(document, Programme):
+            return {c.id for c in wanted.calendars.values() if document.id in _named(c)}
+        if isinstance(document, Stretch):
+            lamps = self.lamps.by("stretch").get(document.id, [])
+            return {wanted.calendar_of(lamp) for lamp in lamps}
+        return set()
+
+    def _refuse_darkness(self, wanted: Wanted, names: Iterable[str | None]) -> None:
+        """Raise Refused when one of some calendars would darken a street."""
         found = [
-            f"calendar {calendar.id}: {refusal}"
-            for calendar in touched
+            f"calendar {name}: {refusal}"
+            for name in names
+            if (calendar := wanted.calendars.get(name or "")) is not None
             for refusal in self.refusals(wanted, calendar)
         ]
         if found:
@@ -347,31 +363,24 @@ def _with(wanted: Wanted, field: str, document: Any) -> Wanted:
     return wanted._replace(**{field: {**getattr(wanted, field), document.id: document}})
 
 
-def _touches(document: msgspec.Struct, calendar: Calendar) -> bool:
-    """Whether a change of a document may change what a calendar does to a street."""
-    if isinstance(document, Calendar):
-        return document.id == calendar.id
-    if isinstance(document, Programme):
-        names = {calendar.default, *(rule.programme for rule in calendar.rules)}
-        return document.id in names
-    return isinstance(document, Stretch)
+def _named(calendar: Calendar) -> set[str]:
+    """The programmes that a calendar names."""
+    return {calendar.default, *(rule.programme for rule in calendar.rules)}
 
 
 def _names_programmes(calendar: Calendar, wanted: Wanted) -> None:
     """Raise Conflict when a calendar names a programme that is none."""
-    for name in (calendar.default, *(rule.programme for rule in calendar.rules)):
-        if name not in wanted.programmes:
-            raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
+    for name in sorted(_named(calendar) - wanted.programmes.keys()):
+        raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
 
 
 def _users(wanted: Wanted, kind: type[Any], name: str) -> list[str]:
     """What would be without something if a document went."""
     if kind is Programme:
-        return [
-            f"calendar {c.id}"
-            for c in wanted.calendars.values()
-            if name in {c.default, *(rule.programme for rule in c.rules)}
-        ]
+        calendars = wanted.calendars.values()
+        return [f"calendar {c.id}" for c in calendars if name in _named(c)]
+    if kind is Stretch:
+        return [target for target in wanted.assignments if target == f"stretch:{name}"]
     if kind is Calendar:
         return [t for t, calendar in wanted.assignments.items() if calendar == name]
     return []
