@@ -1,0 +1,1 @@
+"""Rain: its quality, its sums, its field over the city, its events."""
