@@ -37,6 +37,8 @@ NAMES = {
 }
 STALE_PERIODS = 1.65
 """So that two poll cycles after a controller has died its cabinet is shown as stale."""
+MOST_STRANGERS = 100_000
+"""Devices of a kind that nobody has registered, of which the last reading is kept."""
 RAIN_KEPT_MS = 24 * 3600 * 1000
 
 
@@ -95,7 +97,7 @@ class Latest:
 
     def __init__(self, kind: str, devices: Iterable[str] = ()) -> None:
         self.index = {device: i for i, device in enumerate(devices)}
-        n = len(self.index)
+        n = self._registered = len(self.index)
         self.ts = np.zeros(n, dtype=np.int64)
         self.quality = np.zeros(n, dtype=np.uint8)
         self.values = {q.name: np.full(n, np.nan) for q in KINDS[kind]}
@@ -103,6 +105,7 @@ class Latest:
 
     def take(self, frame: Frame) -> Array:
         """Take readings; older ones than those known change nothing. The rows changed."""
+        frame = self._without_strangers(frame)
         rows = self._rows(frame["device"].tolist())
         newer = frame["ts"] >= self.ts[rows]
         if not newer.all():
@@ -119,6 +122,17 @@ class Latest:
                 known = ~np.isnan(frame[name])
                 column[rows[known]] = frame[name][known]
         return rows
+
+    def _without_strangers(self, frame: Frame) -> Frame:
+        """Readings without those of devices that are too many to be somebody's."""
+        devices = frame["device"].tolist()
+        fresh = list(dict.fromkeys(d for d in devices if d not in self.index))
+        room = max(0, MOST_STRANGERS - (len(self.index) - self._registered))
+        if len(fresh) <= room:
+            return frame
+        refused = set(fresh[room:])
+        kept = np.array([device not in refused for device in devices], dtype=bool)
+        return {name: column[kept] for name, column in frame.items()}
 
     def adopt(self, other: "Latest") -> None:
         """Take over what another knows of the devices of this one."""

@@ -3,7 +3,7 @@ import json
 
 from duha_backend import live as live_module
 from duha_backend.lighting.inventory import Asset
-from duha_backend.live import Live
+from duha_backend.live import Latest, Live
 from duha_backend.validate import Columns
 from duha_contract.messages import Report, Status
 
@@ -132,3 +132,17 @@ def test_the_latest_of_everything_in_columns():
     assert columns["ts"] == [0, T0, T0]
     assert columns["level_actual_pct"] == [None, 60, 60]
     assert columns["power_w"] == [None] * 3
+
+
+def test_devices_that_nobody_knows_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(live_module, "MOST_STRANGERS", 50)
+    known = Latest("luminaire", ["L1"])
+    for n in range(0, 300, 20):
+        names = [f"X{i}" for i in range(n, n + 20)]
+        known.take(readings(n + 1, devices=(*names, "L1")).values)
+    assert len(known.index) == 51
+    last = known.reading("L1")
+    assert last is not None
+    assert last.ts == 281
+    assert known.reading("X49") is not None
+    assert known.reading("X50") is None
