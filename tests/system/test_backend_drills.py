@@ -274,7 +274,7 @@ def retained(port, name, seconds=30):
             "duha/v1/plzen/RVO-001/desired", hostname="127.0.0.1", port=port
         )
         document = json.loads(message.payload)
-        if name in [o["id"] for o in document["overrides"]]:
+        if name in [o["id"] for o in document.get("overrides", ())]:
             return document
         assert time.monotonic() < deadline, "the document was not published"
         time.sleep(0.1)
