@@ -26,6 +26,7 @@ from duha_contract.programmes import Calendar, Programme
 Role = Literal["viewer", "operator", "engineer", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "engineer", "admin")
 """What somebody may do; each may do what those before may."""
+_SENSED_KEPT_MS = 31 * 24 * 3_600_000
 _LONGEST_SESSION_MS = 24 * 3_600_000
 _BULK = 5000
 
@@ -387,8 +388,14 @@ class Registry:
     # -- what programmes answer to -----------------------------------------------------
 
     def add_sensed(self, given: Sensed) -> None:
-        """Store an adaptive input, or how long it holds now."""
+        """Store an adaptive input, or how long it holds now.
+
+        Detectors say much: what they have said is forgotten after a month.
+        """
+        c = tables.sensed.c
+        old = (c.kind != "wet_road") & (c.end < given.end - _SENSED_KEPT_MS)
         with self._engine.begin() as db:
+            db.execute(sa.delete(tables.sensed).where(old))
             self._upsert(db, tables.sensed, [given._asdict()])
             if given.kind != "wet_road":
                 self._changed(db, "wanted")

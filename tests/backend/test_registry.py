@@ -17,6 +17,7 @@ from duha_backend.books import Books
 from duha_backend.errors import NotFound, Stale
 from duha_backend.leader import Leadership
 from duha_backend.lighting.inventory import Asset, Group
+from duha_backend.lighting.wanted import Sensed
 from duha_backend.registry import Registry, User, tag
 from duha_backend.validate import Examined, Reject
 from duha_contract.messages import Batch, Event
@@ -176,6 +177,19 @@ def test_every_version_stays_and_any_time_can_be_asked_for(registry):
     assert [registry.assignments_at(t) for t in (9, 10, 20)] == [{}, {"*": "c"}, {}]
     with pytest.raises(NotFound, match="no group 'g'"):
         registry.drop(Group, "g", 40, "jan")
+
+
+def test_what_detectors_have_said_is_forgotten_after_a_month(registry):
+    day = 24 * 3_600_000
+    wet = Sensed("wet_road", "gauges", "SR-01", 0, day, "SR-01")
+    for n in range(0, 60, 10):
+        given = Sensed("motion", "luminaire", "L1", n * day, n * day + 1000)
+        registry.add_sensed(given)
+        registry.add_sensed(wet._replace(start=n * day, end=n * day + 1000))
+    found = registry.sensed(0)
+    assert [x.start // day for x in found if x.kind == "motion"] == [20, 30, 40, 50]
+    assert len([x for x in found if x.kind == "wet_road"]) == 6
+    assert [x.start // day for x in registry.sensed(25 * day, 35 * day)] == [30, 30]
 
 
 def test_tokens_and_audit(registry):
