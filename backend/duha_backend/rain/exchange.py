@@ -1,0 +1,168 @@
+"""Rain to and from others: Delft-FEWS PI-JSON, SWMM rain files. Pure.
+
+PI-JSON carries numbers as text, dates and times apart, and a value that stands for none. A
+SWMM rain file has a station and a line for each wet step.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from duha_backend.errors import Invalid
+from duha_backend.validate import Array
+
+MISSING = "-999.0"
+STEP_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+
+
+class Series(NamedTuple):
+    """A series of one place.
+
+    Attributes
+    ----------
+    location, parameter, unit : str
+        Whose, of what, in which unit.
+    times : (n,) float64
+        POSIX times [s]; a sum belongs to the time at which it ends.
+    values : (n,) float64
+        NaN where there is none.
+    flags : (n,) int
+        FEWS flags: 0 original reliable, 3 doubtful, 6 unreliable, 8 missing.
+    name : str
+        Of the place.
+    latitude, longitude : float or None
+        Where it is [°].
+    accumulative : bool
+        Whether values are sums over a step.
+    """
+
+    location: str
+    parameter: str
+    unit: str
+    times: Array
+    values: Array
+    flags: Array
+    name: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    accumulative: bool = True
+
+
+def to_pi(series: Iterable[Series], module: str = "duha") -> dict[str, Any]:
+    """Series as PI-JSON, in UTC."""
+    return {
+        "version": "1.34",
+        "timeZone": "0.0",
+        "timeSeries": [_one(each, module) for each in series],
+    }
+
+
+def _one(series: Series, module: str) -> dict[str, Any]:
+    header: dict[str, Any] = {
+        "type": "accumulative" if series.accumulative else "instantaneous",
+        "moduleInstanceId": module,
+        "locationId": series.location,
+        "parameterId": series.parameter,
+        "timeStep": _step(series.times),
+        "missVal": MISSING,
+        "stationName": series.name or series.location,
+        "units": series.unit,
+    }
+    if len(series.times):
+        header["startDate"] = _date(float(series.times[0]))
+        header["endDate"] = _date(float(series.times[-1]))
+    if series.latitude is not None and series.longitude is not None:
+        header["lat"], header["lon"] = str(series.latitude), str(series.longitude)
+    events = [
+        {
+            **_date(t),
+            "value": MISSING if np.isnan(value) else f"{value:.6g}",
+            "flag": str(8 if np.isnan(value) else flag),
+        }
+        for t, value, flag in zip(
+            series.times.tolist(),
+            series.values.tolist(),
+            series.flags.tolist(),
+            strict=True,
+        )
+    ]
+    return {"header": header, "events": events}
+
+
+def _step(times: Array) -> dict[str, str]:
+    steps = np.unique(np.diff(times))
+    if len(steps) != 1:
+        return {"unit": "nonequidistant"}
+    return {"unit": "second", "multiplier": f"{steps[0]:.0f}"}
+
+
+def _date(t: float) -> dict[str, str]:
+    moment = dt.datetime.fromtimestamp(t, dt.UTC)
+    return {"date": moment.strftime("%Y-%m-%d"), "time": moment.strftime("%H:%M:%S")}
+
+
+def from_pi(raw: bytes | str) -> list[Series]:
+    """Series from PI-JSON.
+
+    Raises
+    ------
+    Invalid
+        It is no such document; names the series and the event.
+    """
+    try:
+        document = json.loads(raw)
+        zone = dt.timezone(dt.timedelta(hours=float(document.get("timeZone", 0) or 0)))
+        found = document["timeSeries"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Invalid(f"no PI-JSON: {error}") from None
+    return [_read(number, each, zone) for number, each in enumerate(found, 1)]
+
+
+def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
+    where = f"series {number}"
+    try:
+        header, events = each["header"], each.get("events", [])
+        where = f"series {number} ({header['locationId']})"
+        missing = float(header.get("missVal", MISSING))
+        times, values, flags = [], [], []
+        for place, event in enumerate(events, 1):
+            where = f"series {number} ({header['locationId']}), event {place}"
+            moment = dt.datetime.fromisoformat(f"{event['date']}T{event['time']}")
+            value = float(event["value"])
+            times.append(moment.replace(tzinfo=zone).timestamp())
+            values.append(np.nan if value == missing else value)
+            flags.append(int(event.get("flag", 0)))
+        return Series(
+            str(header["locationId"]), str(header["parameterId"]),
+            str(header.get("units", "")), np.array(times, dtype=float),
+            np.array(values, dtype=float), np.array(flags, dtype=int),
+            str(header.get("stationName", "")), _place(header, "lat"), _place(header, "lon"),
+            header.get("type", "accumulative") == "accumulative",
+        )  # fmt: skip
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Invalid(f"{where}: {type(error).__name__} {error}") from None
+
+
+def _place(header: dict[str, Any], name: str) -> float | None:
+    return float(header[name]) if header.get(name) not in (None, "") else None
+
+
+def to_swmm(series: Sequence[Series]) -> str:
+    """Wet steps as a SWMM rain file (user-prepared): station, date, time, depth.
+
+    Notes
+    -----
+    EPA SWMM 5.2 user's manual, section 11.3: one line for each station and wet step; SWMM
+    takes a time for the beginning of its step, so that it is moved by one step here.
+    """
+    lines = []
+    for each in series:
+        step = float(np.diff(each.times).min()) if len(each.times) > 1 else 60.0
+        for t, value in zip(each.times.tolist(), each.values.tolist(), strict=True):
+            if value > 0:
+                moment = dt.datetime.fromtimestamp(t - step, dt.UTC)
+                lines.append(f"{each.location} {moment:%Y %m %d %H %M} {value:.4f}")
+    return "\n".join(lines) + ("\n" if lines else "")
