@@ -19,6 +19,7 @@ from duha_backend.errors import NotFound, Stale
 from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
 from duha_backend.lighting.tariff import Tariff
 from duha_backend.lighting.wanted import Sensed, StoredOverride
+from duha_backend.rain.events import DesignRain
 from duha_contract.lighting import Override
 from duha_contract.messages import Desired
 from duha_contract.programmes import Calendar, Programme
@@ -39,11 +40,20 @@ class User(NamedTuple):
 
 
 Document = (
-    Programme | Calendar | Group | Stretch | LuminaireType | Tariff | Quiet | Channel
+    Programme
+    | Calendar
+    | Group
+    | Stretch
+    | LuminaireType
+    | Tariff
+    | Quiet
+    | Channel
+    | DesignRain
 )
 D = TypeVar(
-    "D", Programme, Calendar, Group, Stretch, LuminaireType, Tariff, Quiet, Channel
-)
+    "D", Programme, Calendar, Group, Stretch, LuminaireType, Tariff, Quiet, Channel,
+    DesignRain,
+)  # fmt: skip
 _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Programme: "programme",
     Calendar: "calendar",
@@ -53,6 +63,7 @@ _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Tariff: "tariff",
     Quiet: "quiet",
     Channel: "channel",
+    DesignRain: "design_rain",
 }
 
 

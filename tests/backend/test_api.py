@@ -790,3 +790,39 @@ async def test_channels_and_quiet_windows_are_documents(api):
     answer = await api.client.put("/quiet/day", json={"start": "noon"})
     assert (answer.status_code, "noon" in answer.text) == (422, True)
     assert [c["id"] for c in await api.ask("GET", "/channels")] == ["dispatch"]
+
+
+async def test_sizing_shows_its_calculation_over_the_citys_own_table(api):
+    table = {
+        "name": "Example",
+        "source": "example, no city's",
+        "durations_min": [5, 60, 360, 1440],
+        "periods_a": [5, 10],
+        "depth_mm": [[8.5, 10.2], [21.6, 26], [32, 38], [45, 53]],
+    }
+    await api.ask("PUT", "/design-rain/city", json=table)
+    body = {
+        "surfaces": [{"area_m2": 250, "kind": "roof"}],
+        "table": "city",
+        "infiltrating_m2": 16,
+        "conductivity_m_s": 5e-6,
+    }
+    found = await api.ask("POST", "/sizing", json=body)
+    assert found["volume_m3"] == pytest.approx(7.389, abs=1e-3)
+    assert [trial["duration_min"] for trial in found["trials"]] == [5, 60, 360, 1440]
+    assert found["source"] == "example, no city's"
+    for path, wrong, status, named in (
+        ("/sizing", body | {"table": "none"}, 404, "none"),
+        (
+            "/sizing",
+            body | {"surfaces": [{"area_m2": 5, "kind": "grass"}]},
+            422,
+            "grass",
+        ),
+        ("/sizing", body | {"infiltrating_m2": 0}, 422, "nothing leaves"),
+    ):
+        answer = await api.client.post(path, json=wrong)
+        assert (answer.status_code, named in answer.json()["detail"]) == (status, True)
+    shrinking = table | {"depth_mm": [[8, 10], [7, 9], [6, 8], [5, 7]]}
+    answer = await api.client.put("/design-rain/city", json=shrinking)
+    assert (answer.status_code, "grows" in answer.text) == (422, True)

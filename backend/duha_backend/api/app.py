@@ -21,6 +21,7 @@ from duha_backend.api import (
     now,
     overrides,
     problems,
+    runoff,
     sessions,
     stock,
 )
@@ -65,7 +66,7 @@ def _routes(*, whole: bool = True) -> FastAPI:
     if whole:
         rooms += [now.router, kept.router, stock.router]
         rooms += [overrides.router, nights.router, alarms.router, energy.router]
-        rooms += [documents.router]
+        rooms += [documents.router, runoff.router]
     for room in (*rooms, _nothing):
         app.include_router(room)
     return app

@@ -28,6 +28,7 @@ from duha_backend.api.services import (
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
 from duha_backend.lighting.tariff import Tariff
+from duha_backend.rain.events import DesignRain
 from duha_backend.registry import tag
 from duha_contract.programmes import Calendar, Programme
 
@@ -196,6 +197,32 @@ class ChannelIn(_In):
     when_over: bool = Field(False, description="Told when it is over, too.")
 
 
+class DesignRainIn(_In):
+    """A table of design rain; the figures here are an example and no city's."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "name": "Example",
+                "source": "example, no city's",
+                "durations_min": [5, 15, 60, 1440],
+                "periods_a": [2, 5, 10],
+                "depth_mm": [
+                    [6, 8.5, 10.2],
+                    [10.1, 14.6, 17.5],
+                    [14.8, 21.6, 26],
+                    [33, 45, 53],
+                ],
+            }
+        },
+    )
+    durations_min: list[float] = Field(min_length=2, max_length=100)
+    periods_a: list[float] = Field(min_length=1, max_length=50)
+    depth_mm: list[list[float]] = Field(min_length=2, max_length=100)
+    source: str = Field(min_length=1)
+
+
 class AssignmentIn(BaseModel):
     """The calendar of a target; null takes it away."""
 
@@ -279,6 +306,7 @@ _room("types", LuminaireType, TypeIn, "type")
 _room("tariffs", Tariff, TariffIn, "tariff")
 _room("quiet", Quiet, QuietIn, "quiet window")
 _room("channels", Channel, ChannelIn, "channel")
+_room("design-rain", DesignRain, DesignRainIn, "design rain table")
 
 
 @router.get("/assignments")

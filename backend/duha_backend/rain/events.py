@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from duha_backend.errors import Invalid
@@ -79,6 +80,43 @@ def antecedent(daily_mm: Array, decay: float = 0.9) -> float:
     for depth in np.nan_to_num(np.asarray(daily_mm, dtype=float)).tolist():
         index = decay * index + depth
     return index
+
+
+class DesignRain(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A city's table of design rain as a document; none is invented.
+
+    Attributes
+    ----------
+    durations_min, periods_a : tuple of float
+        Durations [min] and return periods [a], rising.
+    depth_mm : tuple of rows
+        Depths [mm], a row for each duration.
+    source : str
+        Where it comes from: institute, station, years. An example says so here.
+    """
+
+    id: str
+    name: str
+    durations_min: tuple[float, ...]
+    periods_a: tuple[float, ...]
+    depth_mm: tuple[tuple[float, ...], ...]
+    source: str = ""
+
+    @property
+    def idf(self) -> "Idf":
+        """The table, to be asked; raises Invalid for one that is none."""
+        rows = {len(row) for row in self.depth_mm}
+        if rows != {len(self.periods_a)}:
+            raise Invalid("every row has a depth for each return period")
+        return Idf(
+            *(np.array(x) for x in (self.durations_min, self.periods_a, self.depth_mm))
+        )
+
+    def check(self) -> None:
+        """Raise Invalid for a table that is none, or that nobody answers for."""
+        if not self.source.strip():
+            raise Invalid("say in `source` where the design rain comes from")
+        _ = self.idf
 
 
 class Idf:

@@ -1,0 +1,65 @@
+"""What becomes of rain: sizing of what keeps it, with the calculation shown."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from duha_backend.api.services import PREFIX, SIGNED_IN, S
+from duha_backend.errors import NotFound
+from duha_backend.rain.events import DesignRain
+from duha_backend.runoff.sizing import Surface, coefficient, size
+
+router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+
+
+class SurfaceIn(BaseModel):
+    """A part of what drains: a kind with its slope, or a coefficient."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = "surface"
+    area_m2: float = Field(gt=0, examples=[250])
+    kind: str = Field("", examples=["roof"])
+    slope_pct: float = Field(1, ge=0)
+    coefficient: float | None = Field(None, ge=0, le=1)
+
+
+class SizingIn(BaseModel):
+    """A device for retention or infiltration."""
+
+    model_config = ConfigDict(extra="forbid")
+    surfaces: list[SurfaceIn] = Field(min_length=1, max_length=200)
+    table: str = Field(description="Id of a design rain table.", examples=["city"])
+    period_a: float = Field(5, gt=0, description="5 as a rule, 10 where harm is near.")
+    infiltrating_m2: float = Field(0, ge=0, examples=[16])
+    conductivity_m_s: float = Field(0, ge=0, examples=[5e-6])
+    outflow_l_s: float = Field(0, ge=0)
+
+
+@router.post("/sizing")
+async def sizing(body: SizingIn, services: S) -> dict[str, Any]:
+    """Volume, emptying time and throttle, with every duration of the calculation.
+
+    After ČSN 75 9010 (infiltration) and TNV 75 9011 (throttle), over the city's own table of
+    design rain.
+    """
+    table = await asyncio.to_thread(services.registry.find, DesignRain, body.table)
+    if table is None:
+        raise NotFound(f"no design rain table {body.table!r}")
+    surfaces = tuple(
+        Surface(
+            surface.name,
+            surface.area_m2,
+            coefficient(surface.kind, surface.slope_pct)
+            if surface.coefficient is None
+            else surface.coefficient,
+        )
+        for surface in body.surfaces
+    )
+    found = size(
+        surfaces, table.idf, body.period_a, body.infiltrating_m2, body.conductivity_m_s,
+        body.outflow_l_s,
+    )  # fmt: skip
+    trials = [trial._asdict() for trial in found.trials]
+    return found._asdict() | {"trials": trials, "source": table.source}
