@@ -208,7 +208,10 @@ class Town:
     def _until_live(self, lamps: int) -> None:
         def live() -> bool:
             figures = self.ask("GET", "/system")["figures"]
-            return not figures["stale"] and figures["luminaires"] == lamps
+            if figures["stale"] or figures["luminaires"] != lamps:
+                return False
+            read = self.ask("GET", "/latest/luminaire?columns=power_w")["columns"]["ts"]
+            return len(read) >= lamps and all(read)
 
         self.until("readings of every cabinet", live, limit=60)
 
