@@ -91,7 +91,7 @@ async def test_a_dead_segment_is_one_alarm_and_not_its_lamps():
         news.ts / 1000 - began <= KINDS["segmentFailure"].after_s + 2 * town.poll_s + 1
     )
     del town.faults["R1/F1"]
-    await town.run(300)
+    await town.run(600)
     assert codes(town.cleared) == [("segmentFailure", "R1/F1")]
 
 
@@ -239,6 +239,27 @@ async def test_what_stood_before_a_restart_is_not_raised_again_but_cleared():
     del town.faults["R1-L03"]
     await town.run(300)
     assert codes(town.cleared)[1:] == [("lampFailure", "R1-L03")]
+
+
+async def test_a_segment_that_came_back_while_nobody_looked_is_over():
+    town = Town("2026-11-24T19:00+01:00")
+    town.engine.adopt([("segmentFailure", "R1/F1"), ("segmentFailure", "R2")])
+    town.faults["R1/F1"] = "dead"
+    await town.run(1200)
+    assert codes(town.raised) == []
+    assert codes(town.cleared) == [("segmentFailure", "R2")]
+
+
+async def test_what_is_taken_out_of_the_city_takes_its_alarms_along():
+    town = Town("2026-11-24T19:00+01:00")
+    town.engine.adopt([("lampFailure", "X9"), ("cabinetDoorOpen", "R9")])
+    town.faults["R1-L03"] = "burnt"
+    await town.run(600)
+    assert codes(town.raised) == [("lampFailure", "R1-L03")]
+    assert codes(town.cleared) == [("lampFailure", "X9"), ("cabinetDoorOpen", "R9")]
+    town.live.set_assets([a for a in town.live.assets.values() if a.id != "R1-L03"])
+    await town.run(120)
+    assert codes(town.cleared)[2:] == [("lampFailure", "R1-L03")]
 
 
 async def test_other_assets_keep_what_is_known_of_the_rest():

@@ -107,6 +107,11 @@ class Holds:
         """An alarm that stood before a restart stands still."""
         self._held[code, name] = _Hold(raised=True)
 
+    def without(self, there: Callable[[str], bool]) -> list[tuple[str, str]]:
+        """Forget what is no longer there; the alarms that stood for it."""
+        gone = [key for key in self._held if not there(key[1])]
+        return [key for key in gone if self._held.pop(key).raised]
+
     def turned(
         self, t: float, held_back: Callable[[str, str], bool]
     ) -> Iterable[tuple[str, str, bool, _Hold]]:
@@ -163,6 +168,7 @@ class Engine:
         self._missing_at = 0.0
         self._looked_at = -np.inf
         self._objects: dict[str, str] = {}
+        self._gone: list[tuple[str, str]] = []
         live.watch()
 
     def adopt(self, open_alarms: Iterable[tuple[str, str]]) -> None:
@@ -192,6 +198,7 @@ class Engine:
         self._segments(t)
         news += self._missing(t)
         news += self._turned(now)
+        news += self._left(now)
         return news
 
     # -- what is there ---------------------------------------------------------------
@@ -210,6 +217,9 @@ class Engine:
         }
         before = {name: i for i, name in enumerate(old_ids)}
         kept = [(i, before[name]) for i, name in enumerate(self._ids) if name in before]
+        gone = [i for name, i in before.items() if name not in self._live.index]
+        for code, timer in old.items():
+            self._gone += [(code, old_ids[i]) for i in gone if timer.raised[i]]
         if kept:
             to, of = np.array(kept).T
             for code, timer in self._timers.items():
@@ -233,8 +243,9 @@ class Engine:
         self._segments_of_cabinet = np.bincount(
             self._cabinet_of_segment, minlength=count
         )
-        self._was_silent = np.zeros(segments, dtype=bool)
-        self._was_whole = np.zeros(count, dtype=bool)
+        # Every one is looked at once: what is not so any more must be noticed to be over.
+        self._was_silent = np.ones(segments, dtype=bool)
+        self._was_whole = np.ones(count, dtype=bool)
         self._looked_at = -np.inf
         self._still = np.zeros(n, dtype=bool)
         self._objects = {a.id: a.cabinet or a.id for a in self._live.assets.values()}
@@ -488,6 +499,21 @@ class Engine:
                 now / 1000, self._explained
             )
         ]
+
+    def _left(self, now: int) -> list[News]:
+        """Alarms of things that are no longer there are over."""
+        left = self._gone + self._holds.without(self._is_there)
+        self._gone = []
+        return [
+            News(c, name, self._cabinet_of(name), began=False, ts=now)
+            for c, name in left
+        ]
+
+    def _is_there(self, name: str) -> bool:
+        return (
+            name in self._live.assets
+            or name.split("/", maxsplit=1)[0] in self._live.assets
+        )
 
     def _explained(self, code: str, name: str) -> bool:
         """Whether another alarm is the cause of this one."""

@@ -51,7 +51,7 @@ _ALL = (
     Kind("switchingErrorOff", "high", 30),
     Kind("localOverride", "medium", 60),
     Kind("cabinetDoorOpen", "medium", 10),
-    Kind("segmentFailure", "high", 300),
+    Kind("segmentFailure", "high", 300, 300),
     # of controllers and data
     Kind("communicationFailure", "high", 120),
     Kind("clockError", "medium", 300),
