@@ -38,6 +38,7 @@ DRY_LEAK_KEPT_S = 7 * 86_400.0
 MISSING_S = 900.0
 MISSING_EVERY_S = 30.0
 CONTROLLERS_EVERY_S = 5.0
+NOT_LOOKED_AT = -1
 ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
 """Alarms of a cabinet that explain why its segments are silent."""
 
@@ -244,8 +245,8 @@ class Engine:
             self._cabinet_of_segment, minlength=count
         )
         # Every one is looked at once: what is not so any more must be noticed to be over.
-        self._was_silent = np.ones(segments, dtype=bool)
-        self._was_whole = np.ones(count, dtype=bool)
+        self._was_silent = np.full(segments, NOT_LOOKED_AT, dtype=np.int8)
+        self._was_whole = np.full(count, NOT_LOOKED_AT, dtype=np.int8)
         self._looked_at = -np.inf
         self._still = np.zeros(n, dtype=bool)
         self._objects = {a.id: a.cabinet or a.id for a in self._live.assets.values()}
@@ -350,7 +351,7 @@ class Engine:
             size, name = int(self._segment_size[number]), self._segment_names[number]
             detail = f"{size} luminaires do not answer"
             self._holds.see(SEGMENT, name, bool(silent[number]), t, detail, size)
-        self._was_silent = silent
+        self._was_silent = silent.astype(np.int8)
         whole = np.bincount(self._cabinet_of_segment, silent, len(self._cabinets))
         all_silent = (whole == self._segments_of_cabinet) & (whole > 1)
         for number in np.flatnonzero(all_silent != self._was_whole).tolist():
@@ -358,7 +359,7 @@ class Engine:
             size = len(self._live.of_cabinet(cabinet))
             detail = f"none of {size} luminaires answers"
             self._holds.see(SEGMENT, cabinet, bool(all_silent[number]), t, detail, size)
-        self._was_whole = all_silent
+        self._was_whole = all_silent.astype(np.int8)
 
     def _controllers(self, now: int) -> None:
         desired = self._desired()
