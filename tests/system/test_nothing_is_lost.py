@@ -64,6 +64,11 @@ def test_backend_broker_and_agent_are_killed_and_no_reading_is_lost_or_doubled(
         lambda: all((outbox(town, c)[2] or 10**9) >= promised[c][1] for c in cabinets),
         limit=60,
     )
+    # What an agent sends while it stops is seen on the wire, and needs a moment to the store.
+    for cabinet in cabinets:
+        town.children[cabinet].terminate()
+        town.children[cabinet].wait(timeout=10)
+    time.sleep(2)
     town.stop()
 
     recorder.stop()
