@@ -108,7 +108,11 @@ class Town:
             if cabinet in self.silent:
                 continue
             self.live.told(cabinet, Status(1, True, ms, clock=self.status[cabinet], period_s=self.poll_s))  # fmt: skip
-            rows = [self._read(a.id, wanted) for a in self.live.luminaires if a.cabinet == cabinet]  # fmt: skip
+            rows = [
+                self._read(a.id, wanted)
+                for a in self.live.luminaires
+                if a.cabinet == cabinet and self.faults.get(a.id) != "unheard"
+            ]
             self.live.take(
                 cabinet, [self._table("luminaire", rows), *self._cabinet(cabinet)]
             )

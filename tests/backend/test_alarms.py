@@ -6,6 +6,7 @@ import pytest
 
 from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet
+from duha_contract.messages import Status
 from tests.backend.nightwatch import SUN, Town, at, codes
 
 LAMP_FAULTS = {
@@ -191,6 +192,35 @@ async def test_a_cabinet_that_does_not_report_is_one_alarm_and_hides_the_rest():
     await town.run(600)
     assert codes(town.cleared) == [("communicationFailure", "R2")]
     assert len(town.raised) == 1
+
+
+async def test_a_controller_that_has_just_come_on_line_is_no_failure():
+    town = Town("2026-11-24T19:00+01:00")
+    town.silent |= {"R1", "R2"}
+    for cabinet in town.names:
+        town.live.told(cabinet, Status(1, online=True, period_s=60))
+    await town.run(600)
+    assert codes(town.raised) == []
+    town.live.told("R1", Status(1, online=False))  # its last will
+    await town.run(600)
+    assert codes(town.raised) == [("communicationFailure", "R1")]
+
+
+async def test_a_segment_that_is_no_longer_reported_is_one_alarm():
+    """Its controller reports, but nothing of these lamps, not even that they are silent."""
+    town = Town("2026-11-24T19:00+01:00")
+    await town.run(300)
+    for name in town.lamps:
+        if (
+            town.live.assets[name].cabinet == "R1"
+            and town.live.assets[name].feeder == "F1"
+        ):
+            town.faults[name] = "unheard"
+    await town.run(3000)
+    assert codes(town.raised) == [("segmentFailure", "R1/F1")]
+    town.faults.clear()
+    await town.run(900)
+    assert codes(town.cleared) == [("segmentFailure", "R1/F1")]
 
 
 async def test_a_controller_without_a_clock_and_one_that_does_not_obey():

@@ -464,6 +464,9 @@ async def test_a_preview_shows_curves_sun_energy_and_money(api):
     assert course["luminaires"] == 10
     assert len(course["level"]) == 2 * 288
     assert set(course["level"]) == {0, 35}
+    usual = await api.ask("POST", "/preview", json={"target": {"kind": "city"}})
+    assert [c["calendar"] for c in usual["courses"]] == ["c"]
+    assert usual["total"]["kwh"] == usual["total"]["now_kwh"] > 0
     night = found["nights"][0]
     hours = (
         dt.datetime.fromisoformat(night["sunrise"])

@@ -236,6 +236,7 @@ class Engine:
         segments = len(self._segment_names)
         lost = ~np.isnan(self._timers[SILENT].since)
         self._lost = np.bincount(self._of_segment, lost, segments).astype(np.int64)
+        self._late: Array = np.zeros(segments)
         self._segment_size = np.bincount(self._of_segment, self._networked, segments)
         number = {name: i for i, name in enumerate(self._cabinets)}
         owners = [number[name.split("/")[0]] for name in self._segment_names]
@@ -341,8 +342,9 @@ class Engine:
 
     def _silent_segments(self) -> Array:
         """Segments nearly all of whose luminaires do not answer."""
-        share = self._lost / np.maximum(1, self._segment_size)
-        return (share >= SEGMENT_SHARE) & (self._lost >= SEGMENT_LEAST)
+        lost = self._lost + self._late
+        share = lost / np.maximum(1, self._segment_size)
+        return (share >= SEGMENT_SHARE) & (lost >= SEGMENT_LEAST)
 
     def _segments(self, t: float) -> None:
         """Segments that are silent; where all of a cabinet are, that is one thing."""
@@ -366,7 +368,9 @@ class Engine:
         for known in self._live.controllers.values():
             if known.id not in self._live.assets:
                 continue
-            heard = known.last_batch_ms is not None or known.status is not None
+            # One that has just come on line has yet to send its first readings.
+            told = known.status is not None and not known.status.online
+            heard = known.last_batch_ms is not None or told
             affected = len(self._live.of_cabinet(known.id))
             self._holds.see(
                 "communicationFailure", known.id, known.stale and heard, now / 1000,
@@ -465,9 +469,13 @@ class Engine:
         ts = latest.ts[: len(self._ids)] / 1000
         rows = np.arange(len(self._ids))
         late = (ts > 0) & (t - ts > MISSING_S) & self._networked & ~self._still
+        unheard = late & np.isnan(self._timers[SILENT].since)
+        self._late = np.bincount(self._of_segment, unheard, len(self._segment_names))
+        self._segments(t)
+        hidden = self._silent_segments()[self._of_segment]
         timer = self._timers["missingData"]
         timer.see(rows, late, np.where(late, ts, t))
-        news = self._say(timer, rows, np.full(len(rows), t), self._still, t)
+        news = self._say(timer, rows, np.full(len(rows), t), hidden | self._still, t)
         for kind in ("meter", "rain_gauge", "rain_detector", "lux", "cabinet_io"):
             for name in self._live.latest[kind].index:
                 asset = self._live.assets.get(name)

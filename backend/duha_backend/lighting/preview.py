@@ -132,7 +132,7 @@ def preview(
     kinds = {asset.type for asset in lamps}
     found.without_type = sum(a.type not in types for a in lamps)
     for wanted, name in ((proposed, "kwh"), (now, "now_kwh")):
-        if wanted is now and now is proposed:
+        if name == "now_kwh" and now is proposed:
             for night in found.nights:
                 night.now_kwh = night.kwh
             continue
