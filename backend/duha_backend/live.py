@@ -203,7 +203,7 @@ class Live:
         self.tick_now = Tick(0, 0, [], [], {})
         self.version = 0
         self._ticked = asyncio.Condition()
-        self._fresh: dict[str, list[Array]] | None = None
+        self._fresh: dict[str, list[Array]] = {}
         self.set_assets(assets)
 
     def set_assets(self, assets: Iterable[Asset]) -> None:
@@ -231,20 +231,22 @@ class Live:
         self._silent = np.array([not a.networked for a in self.luminaires], dtype=bool)
         self.state = np.full(n, UNKNOWN, dtype=np.uint8)
         self._changed: set[int] = set()
-        if self._fresh is not None:  # rows of before mean other luminaires
-            self.watch()
+        self.watch(list(self._fresh))  # rows of before mean other luminaires
         for controller in self.controllers.values():
             self._spread(controller)
         self._judge(np.arange(n))
         self.version += 1
 
-    def watch(self) -> None:
-        """Keep from now on which rows have changed, for `fresh`."""
-        self._fresh = {kind: [] for kind in KINDS}
+    def watch(self, kinds: Iterable[str]) -> None:
+        """Keep from now on which rows of some kinds have changed, for `fresh`.
+
+        Whoever watches asks for every kind again and again; no kind: nobody watches.
+        """
+        self._fresh = {kind: [] for kind in kinds}
 
     def fresh(self, kind: str) -> Array:
         """Rows of `latest[kind]` that have changed since this was last asked."""
-        if self._fresh is None or not self._fresh[kind]:
+        if not self._fresh.get(kind):
             return np.zeros(0, dtype=np.int64)
         found = np.unique(np.concatenate(self._fresh[kind]))
         self._fresh[kind] = []
@@ -283,7 +285,7 @@ class Live:
         for table in tables:
             rows = self.latest[table.kind].take(table.values)
             self._judge(rows, table.kind)
-            if self._fresh is not None:
+            if table.kind in self._fresh:
                 self._fresh[table.kind].append(rows)
             times = table.values["ts"]
             known.last_batch_ms = max(known.last_batch_ms or 0, int(times.max()))

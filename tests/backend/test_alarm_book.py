@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller as MailServer
+from sqlalchemy.exc import SQLAlchemyError
 
 from duha_backend.alarms.book import Book
 from duha_backend.alarms.channels import Channel
 from duha_backend.alarms.deliver import Deliveries, Mail
 from duha_backend.alarms.engine import News
+from duha_backend.alarms.office import Office
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.registry import Registry
+from tests.backend.nightwatch import SUN, Town
 
 HOUR = 3_600_000
 
@@ -241,3 +244,41 @@ def test_without_a_mail_server_the_log_says_so(registry, book):
 def test_a_channel_that_cannot_be_is_refused(channel):
     with pytest.raises(Invalid, match="channel c"):
         channel.check()
+
+
+async def test_an_alarm_outlives_a_registry_that_is_away_and_a_standby_keeps_nothing(
+    registry, monkeypatch
+):
+    """What was found while the registry could not write is written when it can."""
+    town = Town("2026-11-24T19:00+01:00")
+    office = Office(
+        registry,
+        town.live,
+        town.roads,
+        SUN,
+        lambda: town.desired,
+        None,
+        "x",
+        lambda: 0.0,
+    )
+    town.engine = office._engine
+    await office.tick(round(town.now * 1000), leading=True)
+    await town.run(120)
+    town.raised.clear()
+    ms = round(town.now * 1000)
+    monkeypatch.setattr(office._engine, "tick", lambda _now: [news()])
+    taken = office.book.take
+
+    def away(_news):
+        raise SQLAlchemyError("away")
+
+    monkeypatch.setattr(office.book, "take", away)
+    with pytest.raises(SQLAlchemyError):
+        await office.tick(ms, leading=True)
+    monkeypatch.setattr(office.book, "take", taken)
+    monkeypatch.setattr(office._engine, "tick", lambda _now: [])
+    await office.tick(ms + 1000, leading=True)
+    assert office.book.standing() == [("lampFailure", "L1")]
+    await office.tick(ms + 2000, leading=False)
+    await town.poll()
+    assert town.live._fresh == {}

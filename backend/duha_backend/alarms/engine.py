@@ -39,6 +39,7 @@ MISSING_S = 900.0
 MISSING_EVERY_S = 30.0
 CONTROLLERS_EVERY_S = 5.0
 NOT_LOOKED_AT = -1
+WATCHED = ("luminaire", "meter", "cabinet_io")
 ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
 """Alarms of a cabinet that explain why its segments are silent."""
 
@@ -170,7 +171,7 @@ class Engine:
         self._looked_at = -np.inf
         self._objects: dict[str, str] = {}
         self._gone: list[tuple[str, str]] = []
-        live.watch()
+        live.watch(WATCHED)
 
     def adopt(self, open_alarms: Iterable[tuple[str, str]]) -> None:
         """Alarms (code, object) that stood before a restart."""

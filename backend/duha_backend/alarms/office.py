@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from duha_backend.alarms.book import Book
+from duha_backend.alarms.book import Book, Row
 from duha_backend.alarms.channels import Channel
 from duha_backend.alarms.deliver import Deliveries, Mail
-from duha_backend.alarms.engine import Engine
+from duha_backend.alarms.engine import WATCHED, Engine, News
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.lighting.inventory import LuminaireType
 from duha_backend.lighting.roads import Roads
@@ -46,6 +46,9 @@ class Office:
         self._quiet: list[Quiet] = []
         self._channels: list[Channel] = []
         self._leading = False
+        self._live = live
+        self._news: list[News] = []
+        self._told: list[Row] = []
         self.book = Book(registry.engine)
         self.deliveries = Deliveries(
             registry.engine, lambda: self._channels, mail, city, real_s
@@ -58,15 +61,22 @@ class Office:
         """Look for alarms at a time [ms], if this process leads."""
         if not leading:
             self._leading = False
+            self._news = []  # whoever leads now finds them
+            self._live.watch(())  # nobody here would ask for what is kept
             return
         await self._look()
         if not self._leading:  # a new leader goes on with what the last one has left
+            self._live.watch(WATCHED)
             self._engine.adopt(await asyncio.to_thread(self.book.standing))
             self._leading = True
-        news = self._engine.tick(now)
-        if news:
-            rows = await asyncio.to_thread(self.book.take, news)
-            await asyncio.to_thread(self.deliveries.queue, rows)
+        # What the registry cannot take now is kept until it can.
+        self._news += self._engine.tick(now)
+        if self._news:
+            self._told += await asyncio.to_thread(self.book.take, self._news)
+            self._news = []
+        if self._told:
+            await asyncio.to_thread(self.deliveries.queue, self._told)
+            self._told = []
 
     async def _look(self) -> None:
         """Types, quiet windows and channels, when something has changed."""
