@@ -20,6 +20,7 @@ from duha_backend.api.app import make_app
 from duha_backend.api.services import Services
 from duha_backend.books import Books
 from duha_backend.control import Control
+from duha_backend.drainage.office import Drainage
 from duha_backend.duck import DuckReadings
 from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Invalid, StoreDown
@@ -45,8 +46,8 @@ LOOK_BACK_MS = (20 * 60_000, DAY_MS)
 """How far back the last readings are looked for: first near, then a day."""
 
 
-Role = Literal["ingest", "api", "control"]
-ROLES: tuple[Role, ...] = ("ingest", "api", "control")
+Role = Literal["ingest", "api", "control", "runoff"]
+ROLES: tuple[Role, ...] = ("ingest", "api", "control", "runoff")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Settings:
     Attributes
     ----------
     roles : frozenset of str
-        What this process does: takes readings in, serves page and API, or controls.
+        What this process does: takes readings in, serves page and API, controls, or
+        looks after rain and runoff.
     registry : str
         URL of the registry's database; empty for SQLite in the data folder.
     influx : Influx or None
@@ -133,6 +135,11 @@ class Backend:
             lambda: self.control.desired, settings.mail, settings.name, time.time,
         )  # fmt: skip
         self.leadership = Leadership(self.registry.engine)
+        self.drainage = Drainage(
+            self.readings, self.registry, self.live, self.books, self.alarms, clock
+        )
+        self.drainage_leadership = Leadership(self.registry.engine, "runoff")
+        self._drains = asyncio.Event()
         self.energy = Settlement(
             self.readings, self.registry, self.live, self.control.desk
         )
@@ -169,8 +176,13 @@ class Backend:
                             lambda: self.control.leading
                         )
                         group.create_task(telling, name="deliveries")
+                    if "runoff" in roles:
+                        group.create_task(
+                            self.drainage.run(self._drains), name="drainage"
+                        )
         finally:
             self.leadership.close()
+            self.drainage_leadership.close()
             self.registry.close()
             await self.readings.close()
 
@@ -211,6 +223,9 @@ class Backend:
         if "control" in self.settings.roles:
             held = await asyncio.to_thread(self.leadership.ask)
             await self.control.lead(held)
+        if "runoff" in self.settings.roles:
+            held = await asyncio.to_thread(self.drainage_leadership.ask)
+            (self._drains.set if held else self._drains.clear)()
         if self.settings.roles != {"ingest"}:
             await self.control.settle()
             leading = self.control.leading
@@ -235,6 +250,7 @@ class Backend:
             control=self.control,
             alarms=self.alarms,
             energy=self.energy,
+            drainage=self.drainage,
             ingest=self.ingest,
             now_ms=self.clock.now_ms,
             real_ms=lambda: round(time.time() * 1000),

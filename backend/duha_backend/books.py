@@ -6,7 +6,7 @@ worker.
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -18,7 +18,8 @@ MOST_QUARANTINED = 200_000
 """Refused things beyond which the oldest are deleted, so that poison cannot fill a disk."""
 _TRIM_EVERY = 10_000
 
-Bin = tuple[str, Step, int]
+Marked = Step | Literal["late"]
+Bin = tuple[str, Marked, int]
 """Kind, step and start [ms] of a step with new readings."""
 
 
@@ -136,7 +137,7 @@ class Books:
                 statement.on_conflict_do_update(index_elements=keys, set_=changes), rows
             )
 
-    def marked(self) -> list[tuple[str, Step, int, str]]:
+    def marked(self) -> list[tuple[str, Marked, int, str]]:
         """Steps with new readings, the finer first, the older first; and their marks."""
         u = tables.unrolled
         query = sa.select(u.c.kind, u.c.step, u.c.start, u.c.mark)
@@ -144,7 +145,7 @@ class Books:
         with self._engine.connect() as db:
             return [tuple(row) for row in db.execute(query)]
 
-    def unmark(self, kind: str, step: Step, start: int, mark: str) -> None:
+    def unmark(self, kind: str, step: Marked, start: int, mark: str) -> None:
         """Forget a step that was rolled up, unless it has been marked again since."""
         u = tables.unrolled.c
         with self._engine.begin() as db:

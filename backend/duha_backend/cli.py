@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the backend until stopped")
     run.add_argument(
         "--role",
-        choices=("all", "ingest", "api", "control"),
+        choices=("all", "ingest", "api", "control", "runoff"),
         default="all",
         help="what this process does; apart they need --registry and --influx",
     )
@@ -206,7 +206,7 @@ def _run(options: argparse.Namespace) -> int:
         place=Place(float(latitude), float(longitude), options.zone),
         host=options.host,
         port=options.port
-        if options.port or options.role in ("ingest", "control")
+        if options.port or options.role in ("ingest", "control", "runoff")
         else 8470,
         roles=frozenset(ROLES if options.role == "all" else (options.role,)),
         registry=options.registry,

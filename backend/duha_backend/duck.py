@@ -33,7 +33,7 @@ from duha_backend.readings import (
     merged,
 )
 from duha_backend.validate import Array, Examined, Reject
-from duha_contract.quantities import BY_NAME, KINDS, Quantity
+from duha_contract.quantities import BY_NAME, DERIVED, KINDS, STORED, Quantity
 
 _LEAD = ("device", "ts", "controller", "quality")
 _MERGE_OVER = 20_000
@@ -74,6 +74,8 @@ class DuckReadings:
         self._db.execute(f"SET threads = {threads}")
         for kind, quantities in KINDS.items():
             _make_tables(self._db, kind, quantities)
+        for kind, quantities in DERIVED.items():
+            _make_table(self._db, kind, _ORIGINAL, quantities)
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS held (controller VARCHAR, outbox VARCHAR,"
             " first BIGINT, last BIGINT, kind VARCHAR, newest BIGINT)"
@@ -157,6 +159,22 @@ class DuckReadings:
             (fresh if new else known).append(message)
         return fresh, known
 
+    async def put(self, kind: str, frame: Frame) -> None:
+        """Store what was worked out; the last that is put stands."""
+        if length(frame):
+            await asyncio.to_thread(self._replace, kind, frame)
+
+    def _replace(self, kind: str, frame: Frame) -> None:
+        span = [_time(int(frame["ts"].min())), _time(int(frame["ts"].max()))]
+        devices = list(dict.fromkeys(frame["device"].tolist()))
+        with self._changing() as db:
+            db.execute(
+                f"DELETE FROM {kind} WHERE ts >= ? AND ts <= ?"
+                " AND device IN (SELECT unnest(?::VARCHAR[]))",
+                [*span, devices],
+            )
+            _insert(db, kind, frame)
+
     # -- reading -----------------------------------------------------------------
 
     async def latest(self, kind: str, since_ms: int) -> Frame:
@@ -209,11 +227,13 @@ class DuckReadings:
             bounds + ([curve.cabinet] if curve.cabinet else []),
         )
 
-    async def rain(self, since_ms: int, until_ms: int, bin_ms: int) -> Frame:
-        """Rain of every gauge in bins that have any."""
+    async def rain(
+        self, since_ms: int, until_ms: int, bin_ms: int, kind: str = "rain_gauge"
+    ) -> Frame:
+        """Rain of every device in bins that have any."""
         return await self._frame(
             "SELECT device, epoch_ms(ts) // ? * ? AS ts, sum(rain_mm) AS rain_mm"
-            " FROM rain_gauge WHERE ts >= ? AND ts < ? AND rain_mm > 0"
+            f" FROM {kind} WHERE ts >= ? AND ts < ? AND rain_mm > 0"
             " GROUP BY ALL ORDER BY ALL",
             [bin_ms, bin_ms, _time(since_ms), _time(until_ms)],
         )
@@ -276,7 +296,7 @@ class DuckReadings:
             "SELECT table_name AS name, estimated_size AS n FROM duckdb_tables()", []
         )
         sizes = dict(zip(found["name"], found["n"].tolist(), strict=True))
-        return {kind: sizes[kind] for kind in KINDS}
+        return {kind: sizes[kind] for kind in STORED}
 
     # -- keeping house -------------------------------------------------------------
 
@@ -345,6 +365,11 @@ class DuckReadings:
                     if days is not None:
                         before = _time(now_ms - days * DAY_MS)
                         db.execute(f"DELETE FROM {kind}{suffix} WHERE ts < ?", [before])
+            for kind in DERIVED:
+                days = retention.of(kind)
+                if days is not None:
+                    before = _time(now_ms - days * DAY_MS)
+                    db.execute(f"DELETE FROM {kind} WHERE ts < ?", [before])
             if self._held.written > _MERGE_OVER:
                 lines = self._held.merged()
                 db.execute("DELETE FROM held")
@@ -520,12 +545,14 @@ def _distinct(values: Frame) -> bool:
     return len(set(values["device"])) == length(values)
 
 
+_ORIGINAL = "device VARCHAR, ts TIMESTAMP, controller VARCHAR, quality VARCHAR"
+
+
 def _make_tables(
     db: duckdb.DuckDBPyConnection, kind: str, quantities: Sequence[Quantity]
 ) -> None:
-    columns = ", ".join(f"{q.name} DOUBLE" for q in quantities)
     shapes = {
-        kind: "device VARCHAR, ts TIMESTAMP, controller VARCHAR, quality VARCHAR",
+        kind: _ORIGINAL,
         f"{kind}_15m": "device VARCHAR, ts TIMESTAMP, controller VARCHAR, n INTEGER",
         f"{kind}_1d": "device VARCHAR, ts TIMESTAMP, controller VARCHAR, n INTEGER",
     }
@@ -533,12 +560,19 @@ def _make_tables(
     shapes |= {f"{kind}_cabinet_{step}": whole for step in ("15m", "1d")}
     _drop_key(db, kind)
     for table, lead in shapes.items():
-        db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({lead}, {columns})")
-        # The data dictionary grows; what was stored before has no value there.
-        for quantity in quantities:
-            db.execute(
-                f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {quantity.name} DOUBLE"
-            )
+        _make_table(db, table, lead, quantities)
+
+
+def _make_table(
+    db: duckdb.DuckDBPyConnection, table: str, lead: str, quantities: Sequence[Quantity]
+) -> None:
+    columns = ", ".join(f"{q.name} DOUBLE" for q in quantities)
+    db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({lead}, {columns})")
+    # The data dictionary grows; what was stored before has no value there.
+    for quantity in quantities:
+        db.execute(
+            f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {quantity.name} DOUBLE"
+        )
 
 
 def _drop_key(db: duckdb.DuckDBPyConnection, kind: str) -> None:

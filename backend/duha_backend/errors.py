@@ -8,6 +8,7 @@
   - Refused      a calendar that would leave streets dark
   - Forbidden    no token, or a wrong one
   - NotAllowed   a role that may not do this
+  - Diverged     a model has lost its way
   - StoreDown    the readings store cannot do it now
 """
 
@@ -66,6 +67,10 @@ class Forbidden(BackendError):  # noqa: N818
     """No token, or a wrong one."""
 
     status = 401
+
+
+class Diverged(BackendError):  # noqa: N818
+    """A model gives no numbers any more, or not those of the rain it was given."""
 
 
 class StoreDown(BackendError):  # noqa: N818

@@ -34,11 +34,12 @@ from duha_backend.readings import (
     Frame,
     Retention,
     Step,
+    home,
     length,
     merged,
 )
 from duha_backend.validate import Array, Examined, Reject
-from duha_contract.quantities import BY_NAME, KINDS
+from duha_contract.quantities import BY_NAME, KINDS, STORED
 
 log = logging.getLogger(__name__)
 
@@ -163,12 +164,17 @@ class InfluxReadings:
             raise self._down(error) from None
         return 204, "", {}
 
+    async def put(self, kind: str, frame: Frame) -> None:
+        """Store what was worked out; the last that is put stands."""
+        for reject in await self._put(home(kind), kind, frame):
+            log.warning("store: %s: %s", kind, reject.reason)
+
     # -- reading -----------------------------------------------------------------
 
     async def latest(self, kind: str, since_ms: int) -> Frame:
         """The last reading of every device of a kind since a time [ms]."""
         found = await self._query(
-            "raw",
+            home(kind),
             f"SELECT * FROM {kind} WHERE time >= {since_ms}ms"
             " GROUP BY device, controller ORDER BY time DESC LIMIT 1",
         )
@@ -183,7 +189,8 @@ class InfluxReadings:
         if step == "raw":
             last = f" ORDER BY time LIMIT {int(limit)}" if limit is not None else ""
             found = await self._query(
-                "raw", f"SELECT * FROM {kind} WHERE {where} AND {_span(since_ms, until_ms)}{last}"
+                home(kind),
+                f"SELECT * FROM {kind} WHERE {where} AND {_span(since_ms, until_ms)}{last}",
             )  # fmt: skip
             return _frame(kind, found)
         rolled = await self._rolled_until(kind)
@@ -216,11 +223,13 @@ class InfluxReadings:
         frame = _columns(found, names)
         return _together(curve.kind, frame, frame["ts"], curve.quantities)
 
-    async def rain(self, since_ms: int, until_ms: int, bin_ms: int) -> Frame:
-        """Rain of every gauge in bins that have any."""
+    async def rain(
+        self, since_ms: int, until_ms: int, bin_ms: int, kind: str = "rain_gauge"
+    ) -> Frame:
+        """Rain of every device in bins that have any."""
         found = await self._query(
-            "raw",
-            f"SELECT sum(rain_mm) AS rain_mm FROM rain_gauge"
+            home(kind),
+            f"SELECT sum(rain_mm) AS rain_mm FROM {kind}"
             f" WHERE {_span(since_ms, until_ms)}"
             f" GROUP BY time({bin_ms}ms), device fill(none)",
         )
@@ -244,7 +253,7 @@ class InfluxReadings:
         for start in range(since_ms, until_ms, EXPORT_MS):
             end = min(until_ms, start + EXPORT_MS)
             found = await self._query(
-                "raw", f"SELECT * FROM {kind} WHERE {_span(start, end)}{whose}"
+                home(kind), f"SELECT * FROM {kind} WHERE {_span(start, end)}{whose}"
             )
             frame = _frame(kind, found)
             if length(frame):
@@ -263,11 +272,9 @@ class InfluxReadings:
     async def counts(self) -> dict[str, int]:
         """How many rows each kind holds."""
         found = {}
-        for kind in KINDS:
-            frame = _columns(
-                await self._query("raw", f"SELECT count(quality) AS n FROM {kind}"),
-                ("n",),
-            )
+        for kind in STORED:
+            query = f"SELECT count(quality) AS n FROM {kind}"
+            frame = _columns(await self._query(home(kind), query), ("n",))
             found[kind] = int(frame["n"].sum())
         return found
 

@@ -5,7 +5,7 @@ import logging
 
 from duha_backend.books import Books
 from duha_backend.errors import StoreDown
-from duha_backend.readings import DAY_MS, STEP_MS, Readings, Retention
+from duha_backend.readings import DAY_MS, LATE, STEP_MS, Readings, Retention
 from duha_contract.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,11 @@ class Keeper:
         now = self._clock.now_ms()
         try:
             for kind, step, start, mark in await asyncio.to_thread(self._books.marked):
-                if start + STEP_MS[step] + AFTER_MS > now:
+                if step == LATE or start + STEP_MS[step] + AFTER_MS > now:
                     continue
                 await self._store.roll(kind, step, start)
+                if kind == "rain_gauge" and step == "15m":
+                    await asyncio.to_thread(self._books.mark, [("rain", LATE, start)])
                 if step == "15m":
                     day = start // DAY_MS * DAY_MS
                     await asyncio.to_thread(self._books.mark, [(kind, "1d", day)])

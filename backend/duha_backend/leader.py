@@ -6,18 +6,19 @@ import sqlalchemy as sa
 
 log = logging.getLogger(__name__)
 
-_LOCK = 7462
+_LOCKS = {"control": 7462, "runoff": 7463}
 
 
 class Leadership:
-    """Whether this process is the one that controls.
+    """Whether this process is the one that controls, or looks after runoff.
 
     Who holds the lock leads; when a leader dies, its connection goes, the lock is free, and
     the first to ask has it. With SQLite there is one process, which leads.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, name: str = "control") -> None:
         self._engine = engine
+        self._name = name
         self._connection: sa.Connection | None = None
         self.held = False
 
@@ -26,7 +27,7 @@ class Leadership:
         before = self.held
         self.held = self._ask()
         if self.held != before:
-            log.info("control: %s", "leads now" if self.held else "stands by")
+            log.info("%s: %s", self._name, "leads now" if self.held else "stands by")
         return self.held
 
     def _ask(self) -> bool:
@@ -40,10 +41,10 @@ class Leadership:
             if self.held:
                 self._connection.execute(sa.select(1))
                 return True
-            query = sa.select(sa.func.pg_try_advisory_lock(_LOCK))
+            query = sa.select(sa.func.pg_try_advisory_lock(_LOCKS[self._name]))
             return bool(self._connection.execute(query).scalar())
         except sa.exc.DBAPIError as error:
-            log.warning("control: the registry does not answer: %s", error.orig)
+            log.warning("%s: the registry does not answer: %s", self._name, error.orig)
             self.close()
             return False
 

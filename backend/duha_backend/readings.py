@@ -11,8 +11,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from duha_backend.validate import Array, Examined, Reject
+from duha_contract.quantities import DERIVED
 
 Step = Literal["raw", "15m", "1d"]
+LATE: Literal["late"] = "late"
+"""Stands for a step where rain of a quarter is to be judged again."""
 Frame = dict[str, Array]
 """Columns: `ts` int64 [ms], text as objects, quantities float64 with NaN for no value."""
 
@@ -27,6 +30,17 @@ class Retention(NamedTuple):
     raw: int | None = 31
     quarters: int | None = 1100
     days: int | None = None
+
+    def of(self, kind: str) -> int | None:
+        """How long a kind is kept that was worked out: rain as long as days."""
+        return self.days if home(kind) == "1d" else self.quarters
+
+
+def home(kind: str) -> Step:
+    """With which step a kind is kept: what was worked out outlives raw readings."""
+    if kind not in DERIVED:
+        return "raw"
+    return "1d" if kind == "rain" else "15m"
 
 
 USUAL = Retention()
@@ -56,6 +70,13 @@ class Readings(Protocol):
     ) -> list[Reject]:
         """Store the readings of messages, durably; returns what the store refused."""
 
+    async def put(self, kind: str, frame: Frame) -> None:
+        """Store what was worked out of readings; the last that is put stands.
+
+        The frame stands for all its devices within its span. No value of a row is NaN
+        where a former one might be a number: `quality` says which rows have no value.
+        """
+
     async def latest(self, kind: str, since_ms: int) -> Frame:
         """The last reading of every device of a kind since a time [ms]."""
 
@@ -70,8 +91,10 @@ class Readings(Protocol):
     ) -> Frame:
         """Readings of many devices together, step by step, with `devices` and `answered`."""
 
-    async def rain(self, since_ms: int, until_ms: int, bin_ms: int) -> Frame:
-        """Rain of every gauge in bins that have any: device, ts, rain_mm."""
+    async def rain(
+        self, since_ms: int, until_ms: int, bin_ms: int, kind: str = "rain_gauge"
+    ) -> Frame:
+        """Rain of every device in bins that have any: device, ts, rain_mm."""
 
     async def rain_readings(self, since_ms: int) -> Frame:
         """Every reading with rain since a time [ms], oldest first."""

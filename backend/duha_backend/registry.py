@@ -20,6 +20,10 @@ from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
 from duha_backend.lighting.tariff import Tariff
 from duha_backend.lighting.wanted import Sensed, StoredOverride
 from duha_backend.rain.events import DesignRain
+from duha_backend.rain.series import GaugeCare, RainRules
+from duha_backend.runoff.catchments import Catchment
+from duha_backend.runoff.live import SwmmModel
+from duha_backend.runoff.watch import Watch
 from duha_contract.lighting import Override
 from duha_contract.messages import Desired
 from duha_contract.programmes import Calendar, Programme
@@ -49,10 +53,15 @@ Document = (
     | Quiet
     | Channel
     | DesignRain
+    | GaugeCare
+    | RainRules
+    | Catchment
+    | Watch
+    | SwmmModel
 )
 D = TypeVar(
     "D", Programme, Calendar, Group, Stretch, LuminaireType, Tariff, Quiet, Channel,
-    DesignRain,
+    DesignRain, GaugeCare, RainRules, Catchment, Watch, SwmmModel,
 )  # fmt: skip
 _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Programme: "programme",
@@ -64,6 +73,11 @@ _DOCUMENTS: dict[type[msgspec.Struct], str] = {
     Quiet: "quiet",
     Channel: "channel",
     DesignRain: "design_rain",
+    GaugeCare: "gauge",
+    RainRules: "rain_rules",
+    Catchment: "catchment",
+    Watch: "watch",
+    SwmmModel: "model",
 }
 
 

@@ -214,6 +214,23 @@ energy = sa.Table(  # a cabinet's energy in a night, with what it was reckoned b
 )
 
 
+run = sa.Table(  # runs of runoff models: live, forecasts, studies
+    "run",
+    meta,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False, index=True),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("warm", sa.Boolean, nullable=False),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("t0", sa.BigInteger, nullable=False, index=True),
+    sa.Column("begun", sa.BigInteger, nullable=False),
+    sa.Column("ended", sa.BigInteger),
+    sa.Column("detail", sa.String, nullable=False),
+    sa.Column("result", sa.LargeBinary),
+)
+
+
 def open_engine(url: str) -> sa.Engine:
     """An engine whose tables are in their present form."""
     made = sa.create_engine(url, pool_pre_ping=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from duha_contract.errors import ContractError
 from duha_contract.messages import EARLIEST_MS, LEAD_COLUMNS, Batch, Table, decode
-from duha_contract.quantities import BY_NAME, Quantity
+from duha_contract.quantities import BY_NAME, KINDS, Quantity
 from duha_contract.topics import is_id, parse
 
 FUTURE_MS = 60_000
@@ -161,7 +161,7 @@ def _arrays(
 
 def _malformed(table: Table) -> str | None:
     """Why a table cannot be read at all."""
-    if table.kind not in BY_NAME:
+    if table.kind not in KINDS:
         return f"there is no kind {table.kind!r}"
     if table.columns[:3] != LEAD_COLUMNS:
         return f"columns begin with {', '.join(LEAD_COLUMNS)}"

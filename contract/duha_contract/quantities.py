@@ -1,7 +1,8 @@
 """The data dictionary: what each kind of device measures, in which unit and range.
 
 A value outside its range is impossible, not merely unlikely: it is quarantined.
-Names carry their unit, so that a table of readings explains itself.
+Names carry their unit, so that a table of readings explains itself. What controllers
+measure and send is in `KINDS`; what the backend works out of it is in `DERIVED`.
 """
 
 from dataclasses import dataclass
@@ -143,7 +144,56 @@ KINDS: dict[str, tuple[Quantity, ...]] = {
     "lux": _LUX,
     "cabinet_io": _CABINET_IO,
 }
+
+_RAIN = (
+    _q("raw_mm", "mm", 0, 500, 0.01, "Rain of the minute as the gauge has counted it"),
+    _q("rain_mm", "mm", 0, 500, 0.001, "Rain of the minute, corrected or filled"),
+    _q("quality_index", "", 0, 1, 0.01, "How far the minute can be believed"),
+    _q("flags", "", 0, 65_535, 1, "Reasons against it, as bits"),
+    _q("temperature_c", "°C", -50, 100, 0.1, "Temperature in the gauge"),
+)
+_CATCHMENT = (
+    _q("rain_mm", "mm", 0, 500, 0.001, "Rain of the minute over the catchment"),
+    _q("runoff_l_s", "L/s", 0, 1e7, 0.01, "Runoff, by the model that is always on"),
+)
+_MODEL = (
+    _q("rain_mm", "mm", 0, 1000, 0.001, "Rain that the model took since the last row"),
+    _q("runoff_l_s", "L/s", 0, 1e7, 0.01, "Runoff of all its subcatchments"),
+    _q("outflow_l_s", "L/s", -1e7, 1e7, 0.01, "What leaves it at its outfalls"),
+    _q(
+        "flooding_l_s", "L/s", 0, 1e7, 0.01, "What leaves its manholes onto the streets"
+    ),
+    _q("stored_m3", "m³", 0, 1e9, 0.01, "Water within it"),
+)
+_NODE = (
+    _q("depth_m", "m", 0, 1000, 0.001, "Depth of water"),
+    _q("inflow_l_s", "L/s", -1e7, 1e7, 0.01, "Total inflow"),
+    _q("flooding_l_s", "L/s", 0, 1e7, 0.01, "Overflow onto the street"),
+)
+_CONDUIT = (
+    _q("flow_l_s", "L/s", -1e7, 1e7, 0.01, "Flow"),
+    _q("depth_m", "m", 0, 1000, 0.001, "Depth of water"),
+    _q("filling", "", 0, 1, 0.001, "Share of its full depth"),
+)
+_LID = (
+    _q("inflow_mm", "mm", 0, 1e7, 0.01, "Came so far, over its own area"),
+    _q("infiltrated_mm", "mm", 0, 1e7, 0.01, "Soaked into the ground so far"),
+    _q("evaporated_mm", "mm", 0, 1e7, 0.01, "Evaporated so far"),
+    _q("spilled_mm", "mm", 0, 1e7, 0.01, "Left over its rim so far"),
+    _q("drained_mm", "mm", 0, 1e7, 0.01, "Left through its drain so far"),
+    _q("stored_mm", "mm", 0, 1e7, 0.01, "Water in it now"),
+)
+
+DERIVED: dict[str, tuple[Quantity, ...]] = {
+    "rain": _RAIN,
+    "catchment": _CATCHMENT,
+    "model": _MODEL,
+    "node": _NODE,
+    "conduit": _CONDUIT,
+    "lid": _LID,
+}
+STORED = KINDS | DERIVED
 BY_NAME: dict[str, dict[str, Quantity]] = {
     kind: {quantity.name: quantity for quantity in quantities}
-    for kind, quantities in KINDS.items()
+    for kind, quantities in STORED.items()
 }

@@ -105,6 +105,10 @@ class Holds:
         held = self._held.get((code, name))
         return held is not None and held.raised
 
+    def known(self) -> set[tuple[str, str]]:
+        """Conditions that hold, or whose alarm stands: code and name."""
+        return set(self._held)
+
     def adopt(self, code: str, name: str) -> None:
         """An alarm that stood before a restart stands still."""
         self._held[code, name] = _Hold(raised=True)

@@ -57,5 +57,17 @@ _ALL = (
     Kind("clockError", "medium", 300),
     Kind("programmeNotApplied", "medium", 300),
     Kind("missingData", "low", 900),
+    # of rain and runoff; the conditions themselves say how long they have held
+    Kind("rainGaugeBlocked", "medium", 0, 0),
+    Kind("rainGaugeFault", "low", 0, 0),
+    Kind("rainDataMissing", "medium", 0, 0),
+    Kind("floodStage1", "low", 0, 600),
+    Kind("floodStage2", "medium", 0, 600),
+    Kind("floodStage3", "high", 0, 600),
+    Kind("floodForecast", "medium", 0, 900),
+    Kind("modelFailure", "medium", 0, 0),
+    Kind("forecastFailure", "low", 0, 0),
 )
+OF_RAIN = tuple(kind.code for kind in _ALL[-9:])
+"""Those that the runoff role finds."""
 KINDS: dict[str, Kind] = {kind.code: kind for kind in _ALL}

@@ -1,12 +1,13 @@
 """Where alarms are looked for, written down and told: one for each process that leads."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from duha_backend.alarms.book import Book, Row
 from duha_backend.alarms.channels import Channel
 from duha_backend.alarms.deliver import Deliveries, Mail
 from duha_backend.alarms.engine import WATCHED, Engine, News
+from duha_backend.alarms.kinds import OF_RAIN
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.lighting.inventory import LuminaireType
 from duha_backend.lighting.roads import Roads
@@ -67,7 +68,8 @@ class Office:
         await self._look()
         if not self._leading:  # a new leader goes on with what the last one has left
             self._live.watch(WATCHED)
-            self._engine.adopt(await asyncio.to_thread(self.book.standing))
+            standing = await asyncio.to_thread(self.book.standing)
+            self._engine.adopt(a for a in standing if a[0] not in OF_RAIN)
             self._leading = True
         # What the registry cannot take now is kept until it can.
         self._news += self._engine.tick(now)
@@ -77,6 +79,11 @@ class Office:
         if self._told:
             await asyncio.to_thread(self.deliveries.queue, self._told)
             self._told = []
+
+    async def tell(self, news: Sequence[News]) -> None:
+        """Write down what others in this process have found, and tell of it."""
+        told = await asyncio.to_thread(self.book.take, news)
+        await asyncio.to_thread(self.deliveries.queue, told)
 
     async def _look(self) -> None:
         """Types, quiet windows and channels, when something has changed."""

@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from duha_backend.alarms.office import Office
 from duha_backend.books import Books
 from duha_backend.control import Control
+from duha_backend.drainage.office import Drainage
 from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
 from duha_backend.ingest import Ingest
@@ -36,6 +37,7 @@ class Services:
         control: Control,
         alarms: Office,
         energy: Settlement,
+        drainage: Drainage,
         ingest: Ingest,
         now_ms: Callable[[], int],
         real_ms: Callable[[], int],
@@ -58,6 +60,8 @@ class Services:
         self.desk = control.desk
         self.alarms = alarms
         self.energy = energy
+        self.rainfall = drainage.rainfall
+        self.runs = drainage.runs
         self.ingest = ingest
         self.now_ms = now_ms
         self.real_ms = real_ms

@@ -37,6 +37,11 @@ class Field:
         self._distance = _distances(self._points, self._gauges)
         self._kept: dict[bytes, Array] = {}
 
+    @property
+    def points(self) -> int:
+        """How many points."""
+        return len(self._points)
+
     def at(self, rain: Array) -> Array:
         """Rain at the points.
 

@@ -167,7 +167,7 @@ def _beside(gauge: int, near: Array, rain: Array, rules: Rules, flags: Array) ->
     flags[gauge, partly & ~blocked] |= _BIT["partly_blocked"]
     hour, spell = _sums(mine, 12), _sums(others, 36)
     alone = (hour > rules.wet_mm) & (np.nanmax(_filled(spell), axis=0) <= 0)
-    flags[gauge, alone & (len(near) >= 2)] |= _BIT["false_wet"]
+    flags[gauge, alone & _several(spell)] |= _BIT["false_wet"]
     flags[gauge, _drifts(mine, others, rules)] |= _BIT["drift"]
 
 
@@ -178,12 +178,17 @@ def _blocked(mine: Array, others: Array, rules: Rules) -> tuple[Array, Array]:
     if len(others) < 2:
         return whole, part
     for steps, least_mm in rules.windows:
-        own = _sums(mine, steps)
-        least = np.nanmin(_filled(_sums(others, steps), np.inf), axis=0)
-        rains = (least >= least_mm) & np.isfinite(least)
+        own, known = _sums(mine, steps), _sums(others, steps)
+        least = _filled(known, np.inf).min(axis=0)
+        rains = (least >= least_mm) & _several(known)
         whole |= rains & (own <= 1e-9)
         part |= rains & (own < rules.part * least - rules.tip_mm)
     return whole, part
+
+
+def _several(sums: Array) -> Array:
+    """Where two neighbours at least have something to say."""
+    return np.asarray(np.isfinite(sums).sum(axis=0) >= 2)
 
 
 def _drifts(mine: Array, others: Array, rules: Rules) -> Array:

@@ -1,0 +1,1 @@
+"""The shell around rain and runoff: live rain, models in their processes, studies."""

@@ -1,0 +1,394 @@
+"""EPA SWMM in this process: the one room that knows it.
+
+One model a process and one thread a model: SWMM holds its state in globals, keeps
+Python's lock while it reckons, and hangs when a process with threads is forked.
+"""
+
+import contextlib
+import ctypes
+import datetime as dt
+import json
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pyswmm import Simulation
+from swmm.toolkit import solver
+from swmm.toolkit.shared_enum import (
+    LidResult,
+    LinkResult,
+    NodeResult,
+    ObjectType,
+    SubcatchProperty,
+    SubcatchResult,
+)
+
+from duha_backend.errors import Diverged, Invalid
+from duha_backend.runoff.inp import Model, adapt, describe, parse
+from duha_backend.validate import Array
+
+STEP_S = 60
+MOST_MM_H = 400.0
+"""More than that is no rain: 200 mm/h within five minutes are rarer than a century."""
+RAIN_TOLERANCE = 1e-9
+INCH_MM, FOOT_M = 25.4, 0.3048
+CUBIC_FOOT_M3 = FOOT_M**3
+_TO_LITRES = {
+    "CFS": CUBIC_FOOT_M3 * 1000, "GPM": 3.785411784 / 60, "MGD": 3785.411784e3 / 86_400,
+    "CMS": 1000.0, "LPS": 1.0, "MLD": 1e6 / 86_400,
+}  # fmt: skip
+_ERROR = re.compile(r"^\s*ERROR\s+\d+:.*$", re.MULTILINE)
+
+
+class Snapshot(NamedTuple):
+    """Results at one moment: SI units, arrays in the order of the model's names.
+
+    `nodes` (3, n): depth [m], inflow [L/s], flooding [L/s]. `links` (2, m): flow [L/s],
+    depth [m]. `runoff` (s,): of subcatchments [L/s]. `lids` (6, k): inflow, infiltrated,
+    evaporated, spilled, drained so far and stored now [mm].
+    """
+
+    nodes: Array
+    links: Array
+    runoff: Array
+    lids: Array
+
+
+class Forecast(NamedTuple):
+    """One member of a forecast, or why there is none.
+
+    `nodes` (t, 3, w) and `links` (t, 2, w) at the watched objects, a row each five minutes;
+    `most_flooding_l_s` (t,) over all nodes.
+    """
+
+    nodes: Array
+    links: Array
+    flooding: Array
+    problem: str = ""
+
+
+def errors_of(report: Path) -> list[str]:
+    """Errors of a report file, each with the line of the input that it is about."""
+    text = report.read_text("utf-8", "replace") if report.exists() else ""
+    found = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if _ERROR.match(line):
+            more = lines[number + 1].strip() if number + 1 < len(lines) else ""
+            about = more if more and not _ERROR.match(lines[number + 1]) else ""
+            found.append(" ".join(f"{line.strip()} {about}".split()))
+    return found
+
+
+def write_live(raw: bytes, start: dt.datetime, folder: Path) -> tuple[Model, list[str]]:
+    """Write a model fit to be fed as ``live.inp``; returns what it is, and what changed."""
+    inp = parse(raw)
+    made, changes = adapt(inp, start)
+    (folder / "live.inp").write_text(made.text(), "utf-8")
+    return describe(inp), changes
+
+
+class Engine:
+    """A model that runs, fed a minute at a time.
+
+    Parameters
+    ----------
+    raw : bytes
+        Its input file as the author wrote it.
+    start : datetime
+        Its first moment, UTC.
+    folder : Path
+        An empty folder of its own: two runs must not share their files.
+
+    Raises
+    ------
+    Invalid
+        SWMM refuses the model; every error with its line.
+    """
+
+    def __init__(self, raw: bytes, start: dt.datetime, folder: Path) -> None:
+        self.model, self.changes = write_live(raw, start, folder)
+        names = [str(folder / f"live.{end}") for end in ("inp", "rpt", "out")]
+        self._open = contextlib.ExitStack()
+        try:
+            self._sim = self._open.enter_context(Simulation(*names))
+            self._sim.start()
+        except Exception as error:  # noqa: BLE001 - whatever SWMM or its binding raises
+            raise _refused(folder, error) from None
+        self._index()
+        self.minutes = 0
+        self.injected = 0.0
+        self._rows = np.zeros(len(self.gauges))
+        self._sim.step_advance(STEP_S)
+        self._steps = iter(self._sim)
+
+    def _index(self) -> None:
+        model = self.model
+        litres = _TO_LITRES[model.flow_units]
+        self._depth = FOOT_M if model.american else 1.0
+        self._flow = litres
+        self._rain = INCH_MM if model.american else 1.0
+        self.gauges = _names(ObjectType.GAGE)
+        self.nodes = _names(ObjectType.NODE)
+        self.links = _names(ObjectType.LINK)
+        self.subcatchments = _names(ObjectType.SUBCATCH)
+        area = [
+            solver.subcatch_get_parameter(i, SubcatchProperty.AREA)
+            for i in range(len(self.subcatchments))
+        ]
+        self._areas = np.array(area)
+        at = {name: i for i, name in enumerate(self.gauges)}
+        self.gauge_rows = np.array(
+            [at[model.gauge_of[name]] for name in self.subcatchments], dtype=np.int64
+        )
+        share = np.bincount(
+            self.gauge_rows, weights=self._areas, minlength=len(self.gauges)
+        )
+        self._share = share / max(share.sum(), 1e-12)
+        full = [model.full.get(name, np.nan) * self._depth for name in self.links]
+        self.full_m = np.array(full)
+        self._lids = [
+            (i, unit)
+            for i in range(len(self.subcatchments))
+            for unit in range(solver.lid_usage_get_count(i))
+        ]
+        self.lids = [f"{self.subcatchments[i]}.{unit}" for i, unit in self._lids]
+
+    @property
+    def area_ha(self) -> float:
+        """Area of all subcatchments [ha]."""
+        return float(self._areas.sum() * (0.40468564224 if self.model.american else 1))
+
+    def advance(self, rain_mm_h: Array) -> None:
+        """One minute with rain (g,) of each gage [mm/h].
+
+        Raises
+        ------
+        Invalid
+            Something that is no rain; the model has not seen it.
+        Diverged
+            SWMM has given up, or its depths are no numbers.
+        """
+        rain = np.asarray(rain_mm_h, dtype=float)
+        if rain.shape != (len(self.gauges),):
+            raise Invalid(f"rain for {len(self.gauges)} gages, not {rain.shape}")
+        bad = ~((rain >= 0) & (rain <= MOST_MM_H))
+        if bad.any():
+            first = int(np.flatnonzero(bad)[0])
+            raise Invalid(f"gage {self.gauges[first]}: {rain[first]} mm/h is no rain")
+        for i in np.flatnonzero(rain != self._rows).tolist():
+            solver.raingage_set_precipitation(i, float(rain[i]) / self._rain)
+        if self.minutes == 0:  # the first value is set before the first step
+            for i, value in enumerate(rain.tolist()):
+                solver.raingage_set_precipitation(i, value / self._rain)
+        self._rows = rain
+        self._step()
+        self.minutes += 1
+        self.injected += float(self._share @ rain) / 60
+
+    def _step(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration:
+            raise Diverged("the model has come to the end of its time") from None
+        except Exception as error:  # noqa: BLE001 - as above
+            raise Diverged(f"SWMM: {error}") from None
+
+    def check_rain(self) -> None:
+        """Raise Diverged when the model has not got the rain that it was given."""
+        got = solver.system_get_runoff_totals().rainfall * self._rain
+        if abs(got - self.injected) > RAIN_TOLERANCE * max(1.0, self.injected) * 10:
+            raise Diverged(
+                f"the model has {got:.6f} mm of rain, it was given {self.injected:.6f} mm"
+            )
+
+    def read(self) -> Snapshot:
+        """Results of now."""
+        return Snapshot(
+            self._read_nodes(range(len(self.nodes))),
+            self._read_links(range(len(self.links))),
+            self._flow * _read(solver.subcatch_get_result, range(len(self.subcatchments)), SubcatchResult.RUNOFF),
+            self._read_lids(),
+        )  # fmt: skip
+
+    def stored_m3(self) -> float:
+        """Water in nodes and links [m³]."""
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        nodes = _read(solver.node_get_result, range(len(self.nodes)), NodeResult.VOLUME)
+        links = _read(solver.link_get_result, range(len(self.links)), LinkResult.VOLUME)
+        return float(nodes.sum() + links.sum()) * volume
+
+    def _read_nodes(self, rows: range | list[int]) -> Array:
+        found = np.empty((3, len(rows)))
+        for k, (what, unit) in enumerate(
+            (
+                (NodeResult.DEPTH, self._depth),
+                (NodeResult.TOTAL_INFLOW, self._flow),
+                (NodeResult.FLOOD, self._flow),
+            )
+        ):
+            found[k] = _read(solver.node_get_result, rows, what) * unit
+        if not np.isfinite(found).all():
+            raise Diverged("the model's depths and flows are no numbers")
+        return found
+
+    def _read_links(self, rows: range | list[int]) -> Array:
+        found = np.empty((2, len(rows)))
+        found[0] = _read(solver.link_get_result, rows, LinkResult.FLOW) * self._flow
+        found[1] = _read(solver.link_get_result, rows, LinkResult.DEPTH) * self._depth
+        return found
+
+    def _read_lids(self) -> Array:
+        found = np.zeros((6, len(self._lids)))
+        results = (
+            LidResult.INFLOW, LidResult.INFILTRATION, LidResult.EVAPORATION,
+            LidResult.SURFACE_FLOW, LidResult.DRAIN_FLOW, LidResult.FINAL_VOLUME,
+        )  # fmt: skip
+        for k, (sub, unit) in enumerate(self._lids):
+            for n, what in enumerate(results):
+                found[n, k] = solver.lid_usage_get_result(sub, unit, what)
+        return found * self._rain
+
+    # -- forecasts -----------------------------------------------------------------------
+
+    def forecast(
+        self, members: Mapping[str, Array], watched: tuple[list[int], list[int]],
+        every: int, limit_s: float, at_once: int = 2,
+    ) -> dict[str, Forecast]:  # fmt: skip
+        """What is to come under different rains; this model itself does not move.
+
+        Each member is a fork of this process, an exact copy of the model in a millisecond.
+
+        Parameters
+        ----------
+        members : mapping of str to (t, g) array
+            Rain [mm/h] of each minute and gage.
+        watched : (nodes, links)
+            Rows of what is wanted.
+        every : int
+            Minutes between rows.
+        limit_s : float
+            A member that takes longer is ended and says so [s].
+        at_once : int
+            How many processes.
+        """
+        waiting = list(members.items())
+        running: dict[int, tuple[str, int, bytearray]] = {}
+        found: dict[str, Forecast] = {}
+        end = time.monotonic() + limit_s
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                name, rain = waiting.pop(0)
+                child, pipe = self._fork(rain, watched, every)
+                running[pipe] = (name, child, bytearray())
+            left = max(0.0, end - time.monotonic())
+            ready, _, _ = select.select(list(running), [], [], left)
+            for pipe in ready:
+                chunk = os.read(pipe, 1 << 20)
+                if chunk:
+                    running[pipe][2].extend(chunk)
+                    continue
+                name, child, raw = running.pop(pipe)
+                os.close(pipe)
+                os.waitpid(child, 0)
+                found[name] = _member(bytes(raw), watched)
+            if not ready:
+                problem = f"not ready within {limit_s:g} s"
+                for pipe, (name, child, _) in running.items():
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    os.close(pipe)
+                    found[name] = _no_member(problem)
+                found |= {name: _no_member(problem) for name, _ in waiting}
+                break
+        return found
+
+    def _fork(
+        self, rain: Array, watched: tuple[list[int], list[int]], every: int
+    ) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(writing)
+            return child, reading
+        status = 1
+        try:
+            os.close(reading)
+            _let_files_go()
+            with os.fdopen(writing, "wb") as out:
+                out.write(json.dumps(self._run_on(rain, watched, every)).encode())
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _run_on(
+        self, rain: Array, watched: tuple[list[int], list[int]], every: int
+    ) -> dict[str, Any]:
+        rows: dict[str, Any] = {"nodes": [], "links": [], "flooding": []}
+        try:
+            for minute, row in enumerate(rain, 1):
+                self.advance(row)
+                if minute % every == 0:
+                    rows["nodes"].append(self._read_nodes(watched[0]).tolist())
+                    rows["links"].append(self._read_links(watched[1]).tolist())
+                    flood = _read(
+                        solver.node_get_result, range(len(self.nodes)), NodeResult.FLOOD
+                    )
+                    rows["flooding"].append(float(flood.sum()) * self._flow)
+        except (Invalid, Diverged) as error:
+            rows["problem"] = str(error)
+        return rows
+
+    def close(self) -> None:
+        """Let go of the model; its files stay."""
+        with contextlib.suppress(Exception):
+            self._open.close()
+
+
+def _read(get: Any, rows: range | list[int], what: Any) -> Array:
+    return np.fromiter((get(i, what) for i in rows), np.float64, len(rows))
+
+
+def _names(kind: ObjectType) -> list[str]:
+    return [
+        solver.project_get_id(kind, i) for i in range(solver.project_get_count(kind))
+    ]
+
+
+def _refused(folder: Path, error: Exception) -> Invalid:
+    """SWMM's errors, from its report; closing a broken model would end the process."""
+    ctypes.CDLL(None).fflush(None)
+    found = errors_of(folder / "live.rpt")
+    return Invalid("; ".join(found) or f"SWMM: {error}")
+
+
+def _let_files_go() -> None:
+    """In a fork: whatever is written to the report and the results goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(link.readlink()).endswith((".rpt", ".out")):
+                os.dup2(nowhere, int(link.name))
+
+
+def _member(raw: bytes, watched: tuple[list[int], list[int]]) -> Forecast:
+    if not raw:
+        return _no_member("its process has died")
+    rows = json.loads(raw)
+    return Forecast(
+        np.array(rows["nodes"]).reshape(-1, 3, len(watched[0])),
+        np.array(rows["links"]).reshape(-1, 2, len(watched[1])),
+        np.array(rows["flooding"]),
+        rows.get("problem", ""),
+    )
+
+
+def _no_member(problem: str) -> Forecast:
+    none = np.empty((0,))
+    return Forecast(none.reshape(0, 3, 0), none.reshape(0, 2, 0), none, problem)

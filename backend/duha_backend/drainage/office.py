@@ -1,0 +1,200 @@
+"""Where rain and models are looked after: one for each process that holds the role."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from duha_backend.alarms.engine import Holds, News
+from duha_backend.alarms.kinds import OF_RAIN
+from duha_backend.alarms.office import Office
+from duha_backend.books import Books
+from duha_backend.drainage.rainfall import Rainfall
+from duha_backend.drainage.runner import Runner
+from duha_backend.drainage.runs import Runs
+from duha_backend.errors import BackendError, StoreDown
+from duha_backend.live import Live
+from duha_backend.rain.events import DesignRain, Idf
+from duha_backend.readings import Readings
+from duha_backend.registry import Registry, tag
+from duha_backend.runoff.live import SwmmModel
+from duha_backend.runoff.watch import STAGES, Watch
+from duha_contract.clock import Clock
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+DESIGN_PERIOD_A = 5.0
+LAG_MS = 20 * 60_000
+"""A model that is so far behind the rain is one that fails."""
+
+
+class Drainage:
+    """Rain and runoff of a city.
+
+    Parameters
+    ----------
+    readings, registry, live, books : Readings, Registry, Live, Books
+        What there is.
+    alarms : Office
+        Who writes alarms down and tells of them.
+    clock : Clock
+        When it is.
+    """
+
+    def __init__(
+        self, readings: Readings, registry: Registry, live: Live, books: Books,
+        alarms: Office, clock: Clock,
+    ) -> None:  # fmt: skip
+        self.rainfall = Rainfall(readings, registry, live, books)
+        self.runs = Runs(registry.engine)
+        self._readings = readings
+        self._registry = registry
+        self._live = live
+        self._alarms = alarms
+        self._clock = clock
+        self._holds = Holds()
+        self._seen = -1
+        self._watches: list[Watch] = []
+        self._design: Idf | None = None
+        self._running: dict[str, tuple[str, Runner, asyncio.Task[None]]] = {}
+        self._adopted = False
+
+    @property
+    def runners(self) -> list[Runner]:
+        """Models that run here."""
+        return [runner for _, runner, _ in self._running.values()]
+
+    async def run(self, leads: "asyncio.Event | None" = None) -> None:
+        """Look after everything until cancelled; only while this process leads."""
+        try:
+            while True:
+                if leads is None or leads.is_set():
+                    await self._tick()
+                else:
+                    await self._stop(list(self._running))
+                    self._adopted, self._seen = False, -1
+                await asyncio.sleep(TICK_S)
+        finally:
+            await self._stop(list(self._running))
+
+    async def _tick(self) -> None:
+        now = self._clock.now_ms()
+        try:
+            await self._look()
+            await self.rainfall.tend(now)
+            await self._judge(now)
+        except StoreDown as error:
+            log.warning("rain: %s", error)
+        except SQLAlchemyError as error:
+            log.warning("rain: %s", str(error).splitlines()[0])
+        except BackendError as error:
+            log.warning("rain: %s", error)
+
+    async def _look(self) -> None:
+        """Models, watches and design rain, when something has changed."""
+        number = await asyncio.to_thread(self._registry.change, "wanted")
+        if number == self._seen:
+            return
+        models = await asyncio.to_thread(self._registry.all, SwmmModel)
+        self._watches = await asyncio.to_thread(self._registry.all, Watch)
+        tables = await asyncio.to_thread(self._registry.all, DesignRain)
+        self._design = tables[0].idf if tables else None
+        wanted = {model.id: model for model in models if model.running}
+        over = [
+            name
+            for name, (mark, _, _) in self._running.items()
+            if name not in wanted or tag(wanted[name]) != mark
+        ]
+        await self._stop(over)
+        for name, model in wanted.items():
+            if name not in self._running:
+                self._begin(model)
+        self._seen = number
+
+    def _begin(self, model: SwmmModel) -> None:
+        runner = Runner(
+            model, self.rainfall, self._readings, self.runs,
+            lambda: [w for w in self._watches if w.model == model.id],
+            lambda: (self._design, DESIGN_PERIOD_A) if self._design else None,
+            self._clock.now_ms,
+        )  # fmt: skip
+        task = asyncio.create_task(runner.run(), name=f"model {model.id}")
+        self._running[model.id] = (tag(model), runner, task)
+
+    async def _stop(self, names: Iterable[str]) -> None:
+        tasks = [self._running.pop(name)[2] for name in names]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- alarms ----------------------------------------------------------------------
+
+    async def _judge(self, now: int) -> None:
+        """What begins and what is over."""
+        if not self._adopted:
+            standing = await asyncio.to_thread(self._alarms.book.standing)
+            for code, name in standing:
+                if code in OF_RAIN:
+                    self._holds.adopt(code, name)
+            self._adopted = True
+        t = now / 1000
+        found = {
+            (code, name): detail
+            for code, name, detail in [*self.rainfall.standing(), *self._of_models()]
+        }
+        for code, name in self._holds.known() | found.keys():
+            detail = found.get((code, name))
+            self._holds.see(code, name, detail is not None, t, detail or "")
+        news = [
+            News(code, name, self._cabinet_of(name), began, now, held.detail)
+            for code, name, began, held in self._holds.turned(t, lambda *_: False)
+        ]
+        if news:
+            await self._alarms.tell(news)
+
+    def _of_models(self) -> list[tuple[str, str, str]]:
+        names = {watch.id: watch for watch in self._watches}
+        found = []
+        for runner in self.runners:
+            standing = runner.standing
+            if standing.problem:
+                found.append(("modelFailure", runner.model.id, standing.problem[:300]))
+            if standing.forecast_problem:
+                found.append(
+                    (
+                        "forecastFailure",
+                        runner.model.id,
+                        standing.forecast_problem[:300],
+                    )
+                )
+            for name, at in standing.stages.items():
+                if name in names:
+                    found += _stages(names[name], at)
+        return found
+
+    def _cabinet_of(self, name: str) -> str:
+        asset = self._live.assets.get(name)
+        return asset.cabinet if asset is not None else ""
+
+
+def _stages(watch: Watch, at: dict[str, object]) -> list[tuple[str, str, str]]:
+    """Alarms of one watch: the stage it has reached, and the one that it will."""
+    found = []
+    stage = int(str(at.get("stage", 0)))
+    if stage:
+        detail = (
+            f"{watch.name}: SPA {STAGES[stage - 1]}, {at['value']:.2f} {watch.what}"
+        )
+        found.append((f"floodStage{stage}", watch.id, detail))
+    likely = at.get("likely", ())
+    ahead = [one for one in likely if one["stage"] > stage]  # type: ignore[attr-defined]
+    if ahead:
+        last = max(ahead, key=lambda one: one["stage"])
+        detail = (
+            f"{watch.name}: SPA {STAGES[last['stage'] - 1]} in {last['minutes']:.0f} min"
+            f" if the rain goes on ({last['member']})"
+        )
+        found.append(("floodForecast", watch.id, detail))
+    return found

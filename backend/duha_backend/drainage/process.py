@@ -1,0 +1,166 @@
+"""A model in a process of its own: asked and answered over pipes, killed when it is silent."""
+
+import asyncio
+import contextlib
+import os
+import struct
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from duha_backend.drainage.worker import pack
+from duha_backend.errors import Diverged, Invalid
+from duha_backend.validate import Array
+
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+OPEN_S = 60.0
+_ERRORS = {"Invalid": Invalid, "Diverged": Diverged}
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a model that is open is made of, in the order of its results."""
+
+    gauges: list[str]
+    nodes: list[str]
+    links: list[str]
+    subcatchments: list[str]
+    lids: list[str]
+    full_m: list[float]
+    area_ha: float
+    changes: list[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results after so many minutes; arrays as of `engine.Snapshot`."""
+
+    minute: int
+    nodes: Array
+    links: Array
+    runoff: Array
+    lids: Array
+    stored_m3: float
+    injected_mm: float
+
+
+class Process:
+    """One model, running.
+
+    Every call raises Diverged when the process has died or does not answer in time; it
+    is gone then, and whoever holds it begins another one.
+    """
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._asking = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None when there is none."""
+        return None if self._process is None else self._process.pid
+
+    async def open(self, raw: bytes, start_s: float) -> Names:
+        """Begin a model cold, at a time [POSIX s].
+
+        Raises
+        ------
+        Invalid
+            SWMM refuses it: every error with its line.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="duha-model-")
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "duha_backend.drainage.worker",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env=os.environ | _ONE_THREAD,
+            start_new_session=True,
+        )  # fmt: skip
+        said = await self._ask(
+            OPEN_S, do="open", raw=raw, start=start_s, folder=self._folder.name
+        )
+        return msgspec.convert(said, Names)
+
+    async def run(self, rain_mm_h: Array, every: int, limit_s: float) -> list[Row]:
+        """Run minutes of rain (m, g) [mm/h]; a row of results every so many minutes."""
+        raw = np.ascontiguousarray(rain_mm_h, dtype=np.float64).tobytes()
+        said = await self._ask(limit_s, do="run", rain=raw, every=every)
+        return [_row(row) for row in said["rows"]]
+
+    async def forecast(
+        self, members: dict[str, Array], nodes: list[int], links: list[int], every: int,
+        limit_s: float,
+    ) -> dict[str, dict[str, Any]]:  # fmt: skip
+        """As `engine.Engine.forecast`; the model itself does not move."""
+        raw = {
+            name: np.ascontiguousarray(rain, dtype=np.float64).tobytes()
+            for name, rain in members.items()
+        }
+        said = await self._ask(
+            limit_s + OPEN_S, do="forecast", members=raw, nodes=nodes, links=links,
+            every=every, limit_s=limit_s,
+        )  # fmt: skip
+        return said["members"]  # type: ignore[no-any-return]
+
+    async def _ask(self, patience_s: float, **what: Any) -> dict[str, Any]:
+        async with self._asking:
+            try:
+                async with asyncio.timeout(patience_s):
+                    said = await self._exchange(what)
+            except TimeoutError:
+                await self._kill()
+                raise Diverged(
+                    f"the model has not answered within {patience_s:g} s"
+                ) from None
+            except (OSError, asyncio.IncompleteReadError):
+                await self._kill()
+                raise Diverged("the process of the model has died") from None
+            except asyncio.CancelledError:
+                await self._kill()
+                raise
+        if "error" in said:
+            raise _ERRORS.get(said.get("kind", ""), Diverged)(said["error"])
+        return said
+
+    async def _exchange(self, what: dict[str, Any]) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise BrokenPipeError
+        process.stdin.write(pack(what))
+        await process.stdin.drain()
+        (n,) = struct.unpack(">I", await process.stdout.readexactly(4))
+        return msgspec.msgpack.decode(await process.stdout.readexactly(n))  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        """End the process, and its folder with it."""
+        await self._kill()
+
+    async def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)  # and its forks
+            if process.stdin is not None:
+                process.stdin.close()
+            await asyncio.shield(process.wait())
+            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def _row(said: dict[str, Any]) -> Row:
+    def array(name: str, rows: int) -> Array:
+        return np.frombuffer(said[name]).reshape(rows, -1)
+
+    return Row(
+        said["minute"], array("nodes", 3), array("links", 2),
+        np.frombuffer(said["runoff"]), array("lids", 6), said["stored_m3"],
+        said["injected_mm"],
+    )  # fmt: skip

@@ -1,0 +1,424 @@
+"""A model that runs live, a few minutes behind the clock, and looks ahead.
+
+It begins cold some days back and is fed the rain of the store, day by day and then five
+minutes by five: a restart replays the same rain from the same start, and so comes to the
+same water. Nothing but its process knows its state.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from duha_backend.drainage.process import Names, Process, Row
+from duha_backend.drainage.rainfall import Rainfall
+from duha_backend.drainage.runs import Runs
+from duha_backend.errors import BackendError
+from duha_backend.rain.areal import Field
+from duha_backend.rain.events import Idf
+from duha_backend.rain.series import FIVE, MINUTE_MS
+from duha_backend.readings import DAY_MS, Frame, Readings, length
+from duha_backend.registry import tag
+from duha_backend.runoff.inp import describe, parse
+from duha_backend.runoff.live import SwmmModel, areal, device, kept, rain_field
+from duha_backend.runoff.watch import Watch, band, members, reached
+from duha_backend.validate import Array
+
+log = logging.getLogger(__name__)
+
+MOST_MM_H = 400.0
+HOUR_MS = 60 * MINUTE_MS
+WET_MM = 0.1
+CALM_EVERY_MS = HOUR_MS
+"""Between forecasts in dry weather; in wet weather each step has one."""
+FORECAST_S = 60.0
+MINUTE_LIMIT_S = 180.0
+"""A step that takes longer is hung: the process is killed and replayed."""
+DAY_LIMIT_S = 1800.0
+WAIT_S = 5.0
+RETRY_S = (2.0, 10.0, 60.0, 300.0)
+
+
+@dataclass
+class Standing:
+    """How a model is, for whoever asks: times [ms], levels of what is watched.
+
+    Attributes
+    ----------
+    problem, forecast_problem : str
+        Why it does not run, or does not look ahead; empty when it does.
+    stages : dict
+        Of each watch: value now, stage now, and what is reached in which forecast.
+    """
+
+    t: int = 0
+    start: int = 0
+    problem: str = ""
+    forecast_problem: str = ""
+    wet: bool = False
+    missing: int = 0
+    run: str = ""
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class Course:
+    """What the runner holds of a model that is open."""
+
+    names: Names
+    field: Field
+    nodes: list[int]
+    links: list[int]
+    rain: Array
+    injected: float = 0.0
+    forecast_at: int = 0
+    last: Row | None = None
+
+
+class Runner:
+    """One model.
+
+    Parameters
+    ----------
+    model : SwmmModel
+        What runs.
+    rainfall, readings, runs : Rainfall, Readings, Runs
+        Where rain is from, and where results go.
+    watches : callable
+        Gives what is watched in it.
+    design : callable
+        Gives the city's design rain and return period for forecasts, or None.
+    """
+
+    def __init__(
+        self, model: SwmmModel, rainfall: Rainfall, readings: Readings, runs: Runs,
+        watches: Callable[[], Sequence[Watch]],
+        design: Callable[[], tuple[Idf, float] | None],
+        now_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.standing = Standing()
+        self._rainfall = rainfall
+        self._readings = readings
+        self._runs = runs
+        self._watches = watches
+        self._design = design
+        self._now = now_ms
+        self.process = Process()
+
+    async def run(self) -> None:
+        """Run until cancelled; begin again, by replay, whenever it has broken down."""
+        tries = 0
+        while True:
+            begun = self._now()
+            try:
+                await self._live()
+            except (BackendError, OSError) as error:
+                log.warning("model %s: %s", self.model.id, error)
+                self.standing.problem = str(error)
+                await self._note_end(str(error))
+                if self.standing.t > begun:
+                    tries = 0
+            finally:
+                await self.process.close()
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+
+    async def _note_end(self, why: str) -> None:
+        with contextlib.suppress(Exception):  # the registry may be what is away
+            await asyncio.to_thread(
+                self._runs.end_all, "live", self.model.id, self._now(), why
+            )
+
+    # -- its course ------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        due = await self._until(0)
+        start = await self._cold_start(due)
+        names = await self.process.open(self.model.raw, start / 1000)
+        course = self._course(names)
+        await self._note_end("its process was gone")
+        run = await asyncio.to_thread(
+            self._runs.begin, "live", self.model.id, start, start, self._now(),
+            _mark(self.model),
+        )  # fmt: skip
+        self.standing = Standing(t=start, start=start, run=run)
+        stored = await self._stored_until(start)
+        t = start
+        while True:
+            due = await self._until(t)
+            end = min(due, t + DAY_MS)
+            rows = await self._advance(course, t, end)
+            await self._keep(course, rows, start, stored)
+            t = self.standing.t = end
+            if t < due:
+                log.info("model %s: replayed up to %s", self.model.id, _at(t))
+                continue
+            await self._tell(course, t)
+            if (
+                t - start > 2 * self.model.replay_days * DAY_MS
+                and not self.standing.wet
+            ):
+                await asyncio.to_thread(
+                    self._runs.update, run, state="complete", ended=self._now()
+                )
+                await self.process.close()
+                return  # begun anew, so that a replay is never much longer than it must be
+
+    async def _until(self, t: int) -> int:
+        """When rain is judged beyond a time: up to when."""
+        rain = self._rainfall
+        async with rain.moved:
+            await rain.moved.wait_for(lambda: rain.done is not None and rain.done > t)
+            return rain.done or 0
+
+    async def _cold_start(self, due: int) -> int:
+        """Where it has begun already, if that is not too long ago; else some days back."""
+        days = self.model.replay_days * DAY_MS
+        found = await asyncio.to_thread(self._runs.page, "live", self.model.id, 1)
+        for last in found:
+            mine = last.id.startswith(_mark(self.model)) and last.state != "complete"
+            if mine and due - 2 * days - DAY_MS < last.start < due:
+                return last.start
+        return (due - days) // DAY_MS * DAY_MS
+
+    async def _stored_until(self, start: int) -> int:
+        """Up to when results are in the store already: a replay need not write them."""
+        newest = await self._readings.latest("model", start)
+        mine = newest["device"] == self.model.id if length(newest) else []
+        return int(newest["ts"][mine].max()) if np.any(mine) else 0
+
+    def _course(self, names: Names) -> Course:
+        gauges = self._rainfall.gauges
+        places = rain_field(self.model, names.gauges, gauges)
+        watched: dict[str, list[str]] = {"node": [], "link": []}
+        for watch in self._watches():
+            watched[watch.part].append(watch.object)
+        outfalls = describe(parse(self.model.raw)).outfalls
+        nodes, links = kept(names.nodes, names.links, outfalls, watched)
+        return Course(
+            names,
+            Field(self._rainfall.places, places),
+            nodes,
+            links,
+            np.empty((0, len(names.gauges))),
+        )
+
+    async def _advance(self, course: Course, start: int, end: int) -> list[Row]:
+        rain_mm, _ = await self._rainfall.minutes(start, end)
+        over = areal(course.field, rain_mm).T
+        missing = np.isnan(over).any(axis=1)
+        self.standing.missing = int(missing.sum())
+        rain = np.minimum(np.nan_to_num(over) * 60, MOST_MM_H)
+        course.rain = np.concatenate((course.rain, over * 60))[-60:]
+        self.standing.wet = bool(np.nansum(course.rain, axis=0).max() / 60 >= WET_MM)
+        limit = MINUTE_LIMIT_S if end - start < HOUR_MS else DAY_LIMIT_S
+        return await self.process.run(rain, FIVE, limit)
+
+    # -- what becomes known ---------------------------------------------------------------
+
+    async def _keep(
+        self, course: Course, rows: list[Row], start: int, stored: int
+    ) -> None:
+        if not rows:
+            return
+        course.last = rows[-1]
+        before, course.injected = course.injected, rows[-1].injected_mm
+        fresh = [row for row in rows if start + row.minute * MINUTE_MS > stored]
+        if not fresh:
+            return
+        if len(fresh) < len(rows):
+            before = rows[-len(fresh) - 1].injected_mm
+        times = [start + row.minute * MINUTE_MS for row in fresh]
+        for kind, frame in _frames(self.model, course, fresh, times, before).items():
+            await self._readings.put(kind, frame)
+
+    async def _tell(self, course: Course, t: int) -> None:
+        """Where it stands now, and what may come."""
+        watches = list(self._watches())
+        self.standing.problem = ""
+        if course.last is not None:
+            self.standing.stages = {
+                w.id: _now_at(w, course) for w in watches if _has(w, course.names)
+            }
+        wait = FIVE * MINUTE_MS if self.standing.wet else CALM_EVERY_MS
+        if t - course.forecast_at >= wait:
+            course.forecast_at = t
+            await self._forecast(course, t, watches)
+        await asyncio.to_thread(
+            self._runs.update, self.standing.run, warm=True, t0=t,
+            result=_snapshot(course, self.standing),
+        )  # fmt: skip
+
+    async def _forecast(self, course: Course, t: int, watches: list[Watch]) -> None:
+        begun = self._now()
+        run = await asyncio.to_thread(
+            self._runs.begin, "forecast", self.model.id, t, t, begun
+        )
+        mine = [w for w in watches if _has(w, course.names)]
+        nodes = sorted(
+            {course.names.nodes.index(w.object) for w in mine if w.part == "node"}
+        )
+        links = sorted(
+            {course.names.links.index(w.object) for w in mine if w.part == "link"}
+        )
+        rains = members(course.rain, round(self.model.horizon_h * 60), self._design())
+        found = await self.process.forecast(rains, nodes, links, FIVE, FORECAST_S)
+        told, courses = _told(found, mine, course.names, nodes, links)
+        problems = [
+            f"{n}: {one['problem']}" for n, one in found.items() if one["problem"]
+        ]
+        self.standing.forecast_problem = "; ".join(problems)
+        for watch in mine:
+            ahead = reached(watch, courses[watch.id], FIVE)
+            self.standing.stages.setdefault(watch.id, {})["ahead"] = [
+                one._asdict() for one in ahead
+            ]
+            likely = {
+                name: values for name, values in courses[watch.id].items()
+                if name in ("dry", "persistence")
+            }  # fmt: skip
+            self.standing.stages[watch.id]["likely"] = [
+                one._asdict() for one in reached(watch, likely, FIVE)
+            ]
+        await asyncio.to_thread(
+            self._runs.update, run, ended=self._now(), warm=True,
+            state="failed" if len(problems) == len(found) else "complete",
+            detail=self.standing.forecast_problem, result=told,
+        )  # fmt: skip
+
+
+def _has(watch: Watch, names: Names) -> bool:
+    return watch.object in (names.nodes if watch.part == "node" else names.links)
+
+
+def _now_at(watch: Watch, course: Course) -> dict[str, Any]:
+    assert course.last is not None  # noqa: S101 - asked only when there is one
+    names, table = (
+        (course.names.nodes, course.last.nodes)
+        if watch.part == "node"
+        else (course.names.links, course.last.links)
+    )
+    value = float(table[watch.row, names.index(watch.object)])
+    return {"value": value, "stage": watch.stage(value)}
+
+
+def _told(
+    found: Mapping[str, dict[str, Any]], watches: Sequence[Watch], names: Names,
+    nodes: list[int], links: list[int],
+) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:  # fmt: skip
+    """A forecast as it is kept; and the course of each watch in each member."""
+    courses: dict[str, dict[str, Array]] = {}
+    for watch in watches:
+        rows, all_names = (
+            (nodes, names.nodes) if watch.part == "node" else (links, names.links)
+        )
+        at = rows.index(all_names.index(watch.object))
+        courses[watch.id] = {
+            name: np.array([row[watch.row][at] for row in one[f"{watch.part}s"]])
+            for name, one in found.items()
+            if not one["problem"]
+        }
+    told = {
+        "every_min": FIVE,
+        "members": sorted(found),
+        "watches": {
+            name: {
+                "courses": {member: c.tolist() for member, c in each.items()},
+                "band": band(list(each.values())),
+            }
+            for name, each in courses.items()
+        },
+        "flooding_l_s": {name: one["flooding"] for name, one in found.items()},
+    }
+    return told, courses
+
+
+def _snapshot(course: Course, standing: Standing) -> dict[str, Any]:
+    """All of a model now, for the map and the page."""
+    last = course.last
+    if last is None:
+        return {}
+    return {
+        "t": standing.t,
+        "changes": course.names.changes,
+        "gauges": course.names.gauges,
+        "area_ha": course.names.area_ha,
+        "nodes": dict(
+            zip(course.names.nodes, last.nodes.T.round(4).tolist(), strict=True)
+        ),
+        "links": dict(
+            zip(course.names.links, last.links.T.round(4).tolist(), strict=True)
+        ),
+        "stages": standing.stages,
+        "missing_min": standing.missing,
+        "wet": standing.wet,
+        "injected_mm": last.injected_mm,
+        "stored_m3": last.stored_m3,
+    }
+
+
+def _frames(
+    model: SwmmModel, course: Course, rows: list[Row], times: list[int], before: float
+) -> dict[str, Frame]:
+    """Results as they are stored, by kind."""
+    names, nodes, links = course.names, course.nodes, course.links
+    node = np.array([row.nodes[:, nodes] for row in rows])
+    link = np.array([row.links[:, links] for row in rows])
+    full = np.array(names.full_m)[links]
+    filling = np.clip(link[:, 1] / np.where(full > 0, full, np.nan), 0, 1)
+    lid = np.array([row.lids for row in rows])
+    injected = np.array([row.injected_mm for row in rows])
+    outfalls = set(describe(parse(model.raw)).outfalls)
+    out = [i for i, name in enumerate(names.nodes) if name in outfalls]
+    whole = {
+        "rain_mm": np.diff(injected, prepend=before),
+        "runoff_l_s": np.array([row.runoff.sum() for row in rows]),
+        "outflow_l_s": np.array([row.nodes[1, out].sum() for row in rows]),
+        "flooding_l_s": np.array([row.nodes[2].sum() for row in rows]),
+        "stored_m3": np.array([row.stored_m3 for row in rows]),
+    }
+    found = {"model": _frame([model.id], times, model.id, whole)}
+    found["node"] = _frame(
+        [device(model.id, names.nodes[i]) for i in nodes], times, model.id,
+        {n: node[:, k] for k, n in enumerate(("depth_m", "inflow_l_s", "flooding_l_s"))},
+    )  # fmt: skip
+    found["conduit"] = _frame(
+        [device(model.id, names.links[i]) for i in links], times, model.id,
+        {"flow_l_s": link[:, 0], "depth_m": link[:, 1], "filling": filling},
+    )  # fmt: skip
+    parts = (
+        "inflow_mm", "infiltrated_mm", "evaporated_mm", "spilled_mm", "drained_mm",
+        "stored_mm",
+    )  # fmt: skip
+    found["lid"] = _frame(
+        [device(model.id, name) for name in names.lids], times, model.id,
+        {name: lid[:, k] for k, name in enumerate(parts)},
+    )  # fmt: skip
+    return {kind: frame for kind, frame in found.items() if length(frame)}
+
+
+def _frame(
+    devices: list[str], times: list[int], model: str, values: Mapping[str, Array]
+) -> Frame:
+    n, count = len(devices), len(times)
+    return {
+        "device": np.tile(np.array(devices, dtype=object), count),
+        "ts": np.repeat(np.array(times, dtype=np.int64), n),
+        "controller": np.full(n * count, model, dtype=object),
+        "quality": np.full(n * count, "good", dtype=object),
+        **{name: np.asarray(v, dtype=float).reshape(-1) for name, v in values.items()},
+    }
+
+
+def _at(ms: int) -> str:
+    return str(np.datetime64(ms, "ms"))[:16]
+
+
+def _mark(model: SwmmModel) -> str:
+    """How ids of its runs begin; another version of the model has another one."""
+    return tag(model)[:12]

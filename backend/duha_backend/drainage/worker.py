@@ -1,0 +1,128 @@
+"""The process of one model: asked over its standard input, answers over its output.
+
+``python -m duha_backend.drainage.worker``. It has one thread and one model; who asks is
+`process.Process`. Each message is its length (4 bytes, big-endian) and MessagePack.
+"""
+
+import datetime as dt
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+
+from duha_backend.drainage.engine import Engine, Snapshot
+from duha_backend.errors import BackendError
+
+_LENGTH = struct.Struct(">I")
+Said = dict[str, Any]
+
+
+def main() -> None:
+    """Serve until nobody asks any more."""
+    # Whatever a library prints must not come between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    model: Engine | None = None
+    while (asked := receive(sys.stdin.buffer)) is not None:
+        try:
+            if asked["do"] == "open":
+                model = _begin(asked)
+                said = _names(model)
+            elif model is None:
+                said = {"error": "no model is open"}
+            else:
+                said = _DOES[asked["do"]](model, asked)
+        except BackendError as error:
+            said = {"error": str(error), "kind": type(error).__name__}
+        send(answers, said)
+    if model is not None:
+        model.close()
+
+
+def receive(pipe: BinaryIO) -> Said | None:
+    """The next message; None at the end."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    body = pipe.read(_LENGTH.unpack(head)[0])
+    return msgspec.msgpack.decode(body)  # type: ignore[no-any-return]
+
+
+def pack(said: Said) -> bytes:
+    """A message as it is sent."""
+    body = msgspec.msgpack.encode(said)
+    return _LENGTH.pack(len(body)) + body
+
+
+def send(pipe: BinaryIO, said: Said) -> None:
+    """Send a message."""
+    pipe.write(pack(said))
+    pipe.flush()
+
+
+def _begin(asked: Said) -> Engine:
+    start = dt.datetime.fromtimestamp(asked["start"], dt.UTC).replace(tzinfo=None)
+    return Engine(asked["raw"], start, Path(asked["folder"]))
+
+
+def _names(model: Engine) -> Said:
+    return {
+        "gauges": model.gauges,
+        "nodes": model.nodes,
+        "links": model.links,
+        "subcatchments": model.subcatchments,
+        "lids": model.lids,
+        "full_m": model.full_m.tolist(),
+        "area_ha": model.area_ha,
+        "changes": model.changes,
+    }
+
+
+def _run(model: Engine, asked: Said) -> Said:
+    """Run minutes; a row of results every so many."""
+    rain = np.frombuffer(asked["rain"]).reshape(-1, len(model.gauges))
+    rows = []
+    for row in rain:
+        model.advance(row)
+        if model.minutes % asked["every"] == 0:
+            model.check_rain()
+            rows.append(_row(model))
+    return {"minutes": model.minutes, "rows": rows}
+
+
+def _row(model: Engine) -> Said:
+    found: Snapshot = model.read()
+    row: Said = {name: a.tobytes() for name, a in found._asdict().items()}
+    more = {"stored_m3": model.stored_m3(), "injected_mm": model.injected}
+    return row | more | {"minute": model.minutes}
+
+
+def _forecast(model: Engine, asked: Said) -> Said:
+    members = {
+        name: np.frombuffer(raw).reshape(-1, len(model.gauges))
+        for name, raw in asked["members"].items()
+    }
+    found = model.forecast(
+        members, (asked["nodes"], asked["links"]), asked["every"], asked["limit_s"]
+    )
+    return {
+        "members": {
+            name: {
+                "nodes": one.nodes.tolist(),
+                "links": one.links.tolist(),
+                "flooding": one.flooding.tolist(),
+                "problem": one.problem,
+            }
+            for name, one in found.items()
+        }
+    }
+
+
+_DOES = {"run": _run, "forecast": _forecast}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""SWMM in a process of its own: fed live it gives what a file gives, and never silently less."""
+
+import datetime as dt
+import pathlib
+
+import numpy as np
+import pyswmm.tests.data as bundled
+import pytest
+
+from duha_backend.drainage.process import Process
+from duha_backend.errors import Diverged, Invalid
+from duha_backend.runoff.inp import adapt, describe, parse
+from duha_sim.sewer import sewer
+
+DATA = pathlib.Path(bundled.__file__).parent
+START = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)
+HOURS = 6
+
+
+def storm(gauges, hours=HOURS, seed=4):
+    """Rain of minutes [mm/h], another one for each gauge, with dry spells."""
+    chance = np.random.default_rng(seed)
+    rain = chance.choice([0.0, 6.0, 24.0, 90.0], (hours * 60, gauges))
+    rain[:30] = 0
+    rain[150:270] = 0
+    return rain
+
+
+@pytest.fixture
+async def process():
+    made = Process()
+    yield made
+    await made.close()
+
+
+async def live(process, raw, rain_of):
+    names = await process.open(raw, START.timestamp())
+    rain = rain_of(len(names.gauges))
+    return names, await process.run(rain, 5, 60)
+
+
+def with_file_rain(raw, rain):
+    """The same model with the rain as its own time series, a value each minute."""
+    made, _ = adapt(parse(raw), START.replace(tzinfo=None))
+    american = describe(parse(raw)).american
+    lines = []
+    for gauge, column in enumerate(rain.T):
+        for minute, value in enumerate(column):
+            rate = float(value / 25.4 if american else value)
+            lines.append(f"DUHA_RAIN_{gauge} {minute // 60}:{minute % 60:02d} {rate!r}")
+    kept = [line for line in made.sections["TIMESERIES"] if "DUHA_RAIN" not in line]
+    made.sections["TIMESERIES"] = kept + lines
+    return made.text()
+
+
+READ_FILE_RUN = """
+import json, sys
+from pyswmm import Simulation
+from swmm.toolkit import solver
+from swmm.toolkit.shared_enum import NodeResult, ObjectType
+rows = []
+with Simulation(sys.argv[1]) as sim:
+    sim.step_advance(60)
+    n = solver.project_get_count(ObjectType.NODE)
+    for minute, _ in enumerate(sim, 1):
+        if minute % 5 == 0:
+            rows.append([solver.node_get_result(i, NodeResult.TOTAL_INFLOW) for i in range(n)])
+        if minute == int(sys.argv[2]):
+            break
+print(json.dumps(rows))
+"""
+
+
+async def file_run(raw, rain, folder):
+    """Inflows of all nodes every five minutes, by pyswmm alone, in the model's units."""
+    import asyncio
+    import json
+    import sys
+
+    path = folder / "file.inp"
+    path.write_text(with_file_rain(raw, rain))
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", READ_FILE_RUN, str(path), str(len(rain)), stdout=-1
+    )
+    out, _ = await started.communicate()
+    started._transport.close()
+    return np.array(json.loads(out.splitlines()[-1]))
+
+
+OWN = {name: sewer(12, ("A", "B", "C"), name).encode() for name in ("today", "gardens")}
+BUNDLED = {
+    name: (DATA / f"{name}.inp").read_bytes() for name in ("model_lids", "model_rain")
+}
+LITRES = {"CFS": 28.316846592, "LPS": 1.0, "CMS": 1000.0}
+
+
+@pytest.mark.parametrize("name", [*OWN, *BUNDLED])
+async def test_live_rain_gives_the_flows_of_file_rain(name, process, tmp_path):
+    raw = (OWN | BUNDLED)[name]
+    names, rows = await live(process, raw, storm)
+    fed = np.array([row.nodes[1] for row in rows])
+    read = await file_run(raw, storm(len(names.gauges)), tmp_path)
+    read = read * LITRES[describe(parse(raw)).flow_units]
+    assert fed.shape == read.shape
+    assert fed.max() > 1
+    assert np.abs(fed - read).max() <= 1e-9 * read.max()
+
+
+@pytest.mark.parametrize("dry", ["00:05:00", "01:00:00", "24:00:00"])
+async def test_a_model_with_long_dry_steps_loses_not_a_drop(dry, process):
+    raw = OWN["today"].replace(b"DRY_STEP 01:00:00", f"DRY_STEP {dry}".encode())
+    rain = np.zeros((HOURS * 60, 3))
+    rain[137] = 600 / 10  # one minute of 1 mm, far from any step
+    names, rows = await live(process, raw, lambda _: rain)
+    assert rows[-1].injected_mm == pytest.approx(1.0, rel=1e-9)
+    assert any(f"DRY_STEP: {dry} became 00:01:00" in change for change in names.changes)
+
+
+async def test_an_impervious_hectare_runs_off_what_it_must(process):
+    """Derived: 36 mm/h on 1 ha of concrete is 100 L/s; the way there by SWMM 5.2.4."""
+    raw = sewer(1, ("A",)).replace("1.0 55.0 100 1.0 0", "1.0 100 100 1.0 0")
+    raw = raw.replace("0.015 0.2 1.5 5 25", "0.015 0.2 0 0 0")
+    rain = np.full((180, 1), 36.0)
+    _, rows = await live(process, raw.encode(), lambda _: rain)
+    flow = {row.minute: float(row.runoff[0]) for row in rows}
+    expected = {5: 32.779, 10: 68.417, 15: 87.122, 30: 99.298, 60: 99.999}
+    for minute, value in expected.items():
+        assert flow[minute] == pytest.approx(value, abs=0.01), minute
+
+
+@pytest.mark.parametrize("bad", [np.nan, -1.0, 1e10, np.inf, 401.0])
+async def test_what_is_no_rain_never_reaches_the_engine(bad, process):
+    await process.open(OWN["today"], START.timestamp())
+    rain = np.zeros((10, 3))
+    rain[5, 1] = bad
+    with pytest.raises(Invalid, match="gage B: .* is no rain"):
+        await process.run(rain, 5, 30)
+    rows = await process.run(np.zeros((5, 3)), 5, 30)
+    assert rows[-1].minute == 10, "five good minutes before it, and five after"
+    assert rows[-1].injected_mm == 0
+
+
+async def test_a_broken_model_is_refused_with_every_line(process):
+    raw = OWN["today"].replace(b"K0003 CIRCULAR", b"K0003 TRIANGEL")
+    raw = raw.replace(b"N0005 FLOW", b"N9999 FLOW")
+    with pytest.raises(Invalid) as refused:
+        await process.open(raw, START.timestamp())
+    said = str(refused.value)
+    assert "TRIANGEL" in said
+    assert "N9999" in said
+    assert said.count("ERROR") >= 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"", "no \\[OPTIONS\\]"),
+        (b"hello", "before any"),
+        (b"[OPTIONS]\nFLOW_UNITS LPS\n", "no rain gage"),
+        (b"\xff\xfe\x00\x01", "before any"),
+    ],
+)
+def test_what_is_no_model_is_refused(raw, why):
+    with pytest.raises(Invalid, match=why):
+        describe(parse(raw))
+
+
+async def test_a_forecast_is_what_then_happens_and_leaves_the_model_alone(process):
+    names = await process.open(OWN["gardens"], START.timestamp())
+    rain = storm(3)
+    await process.run(rain[:120], 5, 60)
+    ahead = {"a": rain[120:240], "zero": np.zeros((120, 3))}
+    nodes = list(range(len(names.nodes)))
+    told = await process.forecast(ahead, nodes, [0], 5, 60)
+    rows = await process.run(rain[120:240], 5, 60)
+    seen = np.array([row.nodes for row in rows])
+    assert (np.array(told["a"]["nodes"]) == seen).all(), "to the last bit"
+    assert (np.array(told["zero"]["nodes"])[-1, 1] <= seen[-1, 1] + 1e-9).all()
+    assert told["a"]["problem"] == ""
+
+
+async def test_a_forecast_that_overruns_is_ended_and_the_model_goes_on(process):
+    await process.open(sewer(300, ("A",), routing_s=1).encode(), START.timestamp())
+    ahead = {name: np.full((48 * 60, 1), 20.0) for name in ("a", "b", "c")}
+    told = await process.forecast(ahead, [0], [0], 5, 0.3)
+    assert {one["problem"] for one in told.values()} == {"not ready within 0.3 s"}
+    rows = await process.run(np.zeros((5, 1)), 5, 30)
+    assert rows[-1].minute == 5
+
+
+async def test_two_replays_are_the_same_to_the_last_bit(process):
+    _, first = await live(process, OWN["gardens"], storm)
+    other = Process()
+    try:
+        _, second = await live(other, OWN["gardens"], storm)
+    finally:
+        await other.close()
+    for a, b in zip(first, second, strict=True):
+        assert (a.nodes == b.nodes).all()
+        assert (a.lids == b.lids).all()
+
+
+async def test_a_process_that_dies_or_hangs_is_said_to(process):
+    import os
+
+    await process.open(OWN["today"], START.timestamp())
+    os.kill(process.pid, 9)
+    with pytest.raises(Diverged, match="died"):
+        await process.run(np.zeros((5, 3)), 5, 30)
+    await process.open(sewer(300, ("A",), routing_s=0.5).encode(), START.timestamp())
+    with pytest.raises(Diverged, match="has not answered within 0.2 s"):
+        await process.run(np.full((24 * 60, 1), 10.0), 5, 0.2)
+    assert process.pid is None
+
+
+async def test_water_of_rain_gardens_adds_up(process):
+    names, rows = await live(process, OWN["gardens"], storm)
+    came, soaked, evaporated, spilled, drained, stored = rows[-1].lids
+    assert names.lids[0] == "S0000.0"
+    left = soaked + evaporated + spilled + drained + (stored - rows[0].lids[5])
+    begun = rows[0].lids[0]
+    assert left - rows[0].lids[1] == pytest.approx(came - begun, rel=0.002)
+    assert spilled.max() >= 0
+    assert came.max() > 10
+
+
+def test_american_models_are_read_in_metres_and_litres():
+    model = describe(parse(BUNDLED["model_lids"]))
+    assert model.american
+    assert model.flow_units == "CFS"
+
+
+def test_each_gage_has_a_series_of_its_own():
+    """SWMM gives two gages with one series the rain of the first."""
+    made, _ = adapt(parse(OWN["today"]), START.replace(tzinfo=None))
+    series = [row[-1] for row in made.rows("RAINGAGES")]
+    assert len(set(series)) == 3
+
+
+def test_names_in_quotes_and_comments():
+    text = '[OPTIONS]\nFLOW_UNITS LPS ; metric\n[RAINGAGES]\n"Plzeň 1" INTENSITY 0:05 1 TIMESERIES X ;c\n'
+    inp = parse(text)
+    assert inp.option("FLOW_UNITS") == "LPS"
+    assert inp.ids("RAINGAGES") == ("Plzeň 1",)
