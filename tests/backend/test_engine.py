@@ -83,7 +83,7 @@ async def file_run(raw, rain, folder):
         sys.executable, "-c", READ_FILE_RUN, str(path), str(len(rain)), stdout=-1
     )
     out, _ = await started.communicate()
-    started._transport.close()
+    started._transport.close()  # type: ignore[attr-defined]
     return np.array(json.loads(out.splitlines()[-1]))
 
 
@@ -133,7 +133,7 @@ async def test_what_is_no_rain_never_reaches_the_engine(bad, process):
     await process.open(OWN["today"], START.timestamp())
     rain = np.zeros((10, 3))
     rain[5, 1] = bad
-    with pytest.raises(Invalid, match="gage B: .* is no rain"):
+    with pytest.raises(Invalid, match=r"gage B: .* is no rain"):
         await process.run(rain, 5, 30)
     rows = await process.run(np.zeros((5, 3)), 5, 30)
     assert rows[-1].minute == 10, "five good minutes before it, and five after"
@@ -149,12 +149,15 @@ async def test_a_broken_model_is_refused_with_every_line(process):
     assert "TRIANGEL" in said
     assert "N9999" in said
     assert said.count("ERROR") >= 2
+    author = raw.decode().splitlines()
+    number = next(i for i, line in enumerate(author, 1) if "TRIANGEL" in line)
+    assert f"at line {number} of" in said
 
 
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        (b"", "no \\[OPTIONS\\]"),
+        (b"", r"no \[OPTIONS\]"),
         (b"hello", "before any"),
         (b"[OPTIONS]\nFLOW_UNITS LPS\n", "no rain gage"),
         (b"\xff\xfe\x00\x01", "before any"),
@@ -208,7 +211,7 @@ async def test_a_process_that_dies_or_hangs_is_said_to(process):
     with pytest.raises(Diverged, match="died"):
         await process.run(np.zeros((5, 3)), 5, 30)
     await process.open(sewer(300, ("A",), routing_s=0.5).encode(), START.timestamp())
-    with pytest.raises(Diverged, match="has not answered within 0.2 s"):
+    with pytest.raises(Diverged, match=r"has not answered within 0\.2 s"):
         await process.run(np.full((24 * 60, 1), 10.0), 5, 0.2)
     assert process.pid is None
 

@@ -14,6 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,16 +74,20 @@ class Forecast(NamedTuple):
     problem: str = ""
 
 
-def errors_of(report: Path) -> list[str]:
-    """Errors of a report file, each with the line of the input that it is about."""
+def errors_of(report: Path, raw: bytes) -> list[str]:
+    """Errors of a report file, each with the line of the author's input it is about."""
     text = report.read_text("utf-8", "replace") if report.exists() else ""
+    lines = [*text.splitlines(), ""]
+    author = [line.split() for line in raw.decode("utf-8", "replace").splitlines()]
     found = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
+    for line, after in pairwise(lines):
         if _ERROR.match(line):
-            more = lines[number + 1].strip() if number + 1 < len(lines) else ""
-            about = more if more and not _ERROR.match(lines[number + 1]) else ""
-            found.append(" ".join(f"{line.strip()} {about}".split()))
+            about = [] if _ERROR.match(after) else after.split()
+            said = " ".join((*line.split(), *about))
+            if about in author:  # the model that runs has other lines than its author's
+                number = author.index(about) + 1
+                said = re.sub(r"at line \d+", f"at line {number}", said)
+            found.append(said)
     return found
 
 
@@ -120,7 +125,7 @@ class Engine:
             self._sim = self._open.enter_context(Simulation(*names))
             self._sim.start()
         except Exception as error:  # noqa: BLE001 - whatever SWMM or its binding raises
-            raise _refused(folder, error) from None
+            raise _refused(folder, raw, error) from None
         self._index()
         self.minutes = 0
         self.injected = 0.0
@@ -361,10 +366,10 @@ def _names(kind: ObjectType) -> list[str]:
     ]
 
 
-def _refused(folder: Path, error: Exception) -> Invalid:
+def _refused(folder: Path, raw: bytes, error: Exception) -> Invalid:
     """SWMM's errors, from its report; closing a broken model would end the process."""
     ctypes.CDLL(None).fflush(None)
-    found = errors_of(folder / "live.rpt")
+    found = errors_of(folder / "live.rpt", raw)
     return Invalid("; ".join(found) or f"SWMM: {error}")
 
 
@@ -381,9 +386,10 @@ def _member(raw: bytes, watched: tuple[list[int], list[int]]) -> Forecast:
     if not raw:
         return _no_member("its process has died")
     rows = json.loads(raw)
+    n = len(rows["flooding"])
     return Forecast(
-        np.array(rows["nodes"]).reshape(-1, 3, len(watched[0])),
-        np.array(rows["links"]).reshape(-1, 2, len(watched[1])),
+        np.array(rows["nodes"]).reshape(n, 3, len(watched[0])),
+        np.array(rows["links"]).reshape(n, 2, len(watched[1])),
         np.array(rows["flooding"]),
         rows.get("problem", ""),
     )

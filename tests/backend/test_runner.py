@@ -1,0 +1,196 @@
+"""A model that runs live: replayed after any death, looking ahead, saying what it cannot."""
+
+import asyncio
+import contextlib
+import os
+
+import numpy as np
+import pytest
+
+from duha_backend.drainage.runner import Runner
+from duha_backend.rain.events import DesignRain
+from duha_backend.readings import rows_of
+from duha_backend.runoff.live import Place, SwmmModel
+from duha_backend.runoff.watch import Watch
+from duha_sim.sewer import sewer
+from tests.backend.wet_city import GAUGES, MINUTE, T0, wet_city
+
+RAW = sewer(12, GAUGES[:3], "gardens").encode()
+MODEL = SwmmModel("sewer", "Sewer", RAW, replay_days=1)
+LEVEL = Watch(
+    "W1", "Overflow chamber", "sewer", "node", "OVERFLOW", "depth_m", (0.3, 1.0, 1.8)
+)
+EXAMPLE = DesignRain(
+    "city", "Example", (5, 15, 60, 1440), (2, 5, 10),
+    ((6, 8.5, 10.2), (10.1, 14.6, 17.5), (14.8, 21.6, 26), (33, 45, 53)), "example, no city's",
+)  # fmt: skip
+RAIN = np.zeros((4, 300))
+RAIN[:, 60:150] = np.random.default_rng(3).choice([0.0, 0.2, 0.4, 0.8], (4, 90))
+
+
+@pytest.fixture
+async def city(tmp_path):
+    async with wet_city(tmp_path) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def running(city, model=MODEL, rainfall=None, watches=(LEVEL,), design=None):
+    runner = Runner(
+        model, rainfall or city.rainfall, city.readings, city.runs, lambda: watches,
+        lambda: design, lambda: city.now,
+    )  # fmt: skip
+    task = asyncio.create_task(runner.run())
+    try:
+        yield runner
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def at(runner, minutes, limit=30):
+    """Wait until a model has come so far, and has told of it."""
+    t = T0 + minutes * MINUTE
+    async with asyncio.timeout(limit):
+        while True:
+            if runner.standing.t >= t:
+                run = runner._runs.find(runner.standing.run)
+                if run.t0 >= t:
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def kept(city, kind="node", device="sewer.OVERFLOW"):
+    return rows_of(
+        await city.readings.window(kind, device, T0 - 2 * 86_400_000, T0 + 86_400_000)
+    )
+
+
+async def test_after_kill_9_the_hydrograph_is_that_of_an_undisturbed_run(
+    city, tmp_path
+):
+    await city.rain(RAIN)
+    for half in range(5, 301, 5):
+        await city.until(half)
+    async with running(city) as runner:
+        await at(runner, 300)
+    undisturbed = await kept(city)
+    async with wet_city(tmp_path / "other") as other:
+        await other.rain(RAIN)
+        await other.until(100)
+        async with running(other) as runner:
+            await at(runner, 100)
+            os.kill(runner.process.pid, 9)  # in mid-storm
+            await other.until(120)
+            await at(runner, 120)
+        # ... and now the backend too: nothing is left but the stores.
+        again = other.new_rainfall()
+        await other.until(130, again)
+        async with running(other, rainfall=again) as runner:
+            await at(runner, 130)
+            for minutes in range(135, 301, 5):
+                await other.until(minutes, again)
+            await at(runner, 300)
+        disturbed = await kept(other)
+        states = [run.state for run in other.runs.page("live")]
+    assert max(row["depth_m"] for row in undisturbed) > 0.3
+    assert disturbed == undisturbed, "to the last bit"
+    assert states.count("failed") >= 1
+    assert len(states) == 3
+
+
+async def test_wet_weather_has_a_forecast_every_five_minutes(city):
+    await city.rain(RAIN)
+    design = (EXAMPLE.idf, 5.0)
+    async with running(city, design=design) as runner:
+        for minutes in range(5, 126, 5):
+            await city.until(minutes)
+            if minutes >= 100:
+                await at(runner, minutes)
+        standing = runner.standing
+    made = city.runs.page("forecast", "sewer", 100)
+    wet = [run for run in made if run.t0 >= T0 + 100 * MINUTE]
+    assert [run.t0 - T0 for run in reversed(wet)] == [
+        m * MINUTE for m in range(100, 126, 5)
+    ]
+    assert {run.state for run in wet} == {"complete"}
+    told = city.runs.result(wet[0].id)
+    assert told["members"] == ["design", "dry", "more", "persistence"]
+    courses = told["watches"]["W1"]["courses"]
+    assert len(courses["dry"]) == 36
+    assert max(courses["more"]) >= max(courses["persistence"]) > max(courses["dry"][6:])
+    low, high = told["watches"]["W1"]["band"]
+    assert all(a <= b for a, b in zip(low, high, strict=True))
+    assert standing.stages["W1"]["value"] > 0
+    stages = [one["stage"] for one in standing.stages["W1"]["ahead"]]
+    assert stages == sorted(stages)
+
+
+async def test_results_are_kept_with_the_model_as_their_owner(city):
+    await city.rain(RAIN)
+    await city.until(300)
+    async with running(city) as runner:
+        await at(runner, 300)
+    whole = await kept(city, "model", "sewer")
+    assert sum(row["rain_mm"] for row in whole) == pytest.approx(
+        runner._runs.result(runner.standing.run)["injected_mm"]
+    )
+    assert {row["controller"] for row in whole} == {"sewer"}
+    flow = await kept(city, "conduit", "sewer.THROTTLE")
+    assert max(row["flow_l_s"] for row in flow) > 1
+    lid = await kept(city, "lid", "sewer.S0000.0")
+    assert lid[-1]["inflow_mm"] > 10
+
+
+async def test_a_gauge_without_data_is_counted_and_not_made_up(city):
+    model = SwmmModel(
+        "sewer", "Sewer", RAW, {GAUGES[0]: Place(GAUGES[0])}, replay_days=1
+    )
+    await city.until(60)
+    async with running(city, model) as runner:
+        await at(runner, 60)
+        assert runner.standing.missing > 0
+        assert runner.standing.problem == ""
+
+
+async def test_a_gauge_that_the_city_does_not_have_is_said(city):
+    model = SwmmModel(
+        "sewer", "Sewer", RAW, {GAUGES[0]: Place("NOWHERE")}, replay_days=1
+    )
+    await city.until(60)
+    async with running(city, model) as runner:
+        async with asyncio.timeout(20):
+            while not runner.standing.problem:
+                await asyncio.sleep(0.02)
+        assert "the city has no gauge 'NOWHERE'" in runner.standing.problem
+
+
+async def test_a_model_that_swmm_refuses_is_said_and_the_others_go_on(city):
+    await city.rain(RAIN)
+    await city.until(60)
+    bad = SwmmModel(
+        "bad", "Bad", RAW.replace(b"K0003 CIRCULAR", b"K0003 TRIANGEL"), replay_days=1
+    )
+    async with running(city, bad) as broken, running(city) as good:
+        await at(good, 60)
+        async with asyncio.timeout(20):
+            while not broken.standing.problem:
+                await asyncio.sleep(0.02)
+    assert "TRIANGEL" in broken.standing.problem
+    assert good.standing.problem == ""
+
+
+async def test_another_version_of_a_model_begins_cold(city):
+    await city.rain(RAIN)
+    await city.until(60)
+    async with running(city) as runner:
+        await at(runner, 60)
+        first = runner.standing.start
+    other = SwmmModel("sewer", "Sewer", RAW.replace(b"0.013", b"0.015"), replay_days=1)
+    await city.until(65)
+    async with running(city, other) as runner:
+        await at(runner, 65)
+        assert runner.standing.start == first, "whole days"
+    marks = {run.id.split("-")[0] for run in city.runs.page("live")}
+    assert len(marks) == 2
