@@ -40,35 +40,13 @@ class WetCity:
         self.runs = Runs(self.registry.engine)
         self.rainfall = self.new_rainfall()
         self.now = T0
-        self._seq = 0
 
     def new_rainfall(self):
         return Rainfall(self.readings, self.registry, self.live, self.books)
 
     async def rain(self, mm, start=T0, gauges=GAUGES, temperature=15.0):
         """Store readings of minutes; `mm` is (minutes,) for all, or (gauges, minutes)."""
-        mm = np.atleast_2d(np.asarray(mm, dtype=float))
-        mm = np.broadcast_to(mm, (len(gauges), mm.shape[1]))
-        tables = []
-        for gauge, row in zip(gauges, mm, strict=True):
-            n = len(row)
-            columns = {
-                "device": [gauge] * n,
-                "ts": (start + (np.arange(n) + 1) * MINUTE).tolist(),
-                "quality": ["good"] * n,
-                "rain_mm": row.tolist(),
-                "interval_s": [60.0] * n,
-                "temperature_c": [temperature] * n,
-            }
-            tables.append(Columns.of("rain_gauge", columns))
-        messages = []
-        for table in tables:
-            self._seq += 1
-            batch = Batch(
-                1, "boot", "box", self._seq + int(start // MINUTE) * 100, "trusted"
-            )
-            messages.append(Examined("R1", batch, [table]))
-        await self.readings.write(messages, start)
+        await store_rain(self.readings, mm, start, gauges, temperature)
 
     async def until(self, minutes, rainfall=None):
         """Let time go on to so many minutes after the start, and rain be judged."""
@@ -78,6 +56,26 @@ class WetCity:
     async def close(self):
         self.registry.close()
         await self.readings.close()
+
+
+async def store_rain(readings, mm, start, gauges, temperature=15.0):
+    """Write readings of minutes straight into a store."""
+    mm = np.atleast_2d(np.asarray(mm, dtype=float))
+    mm = np.broadcast_to(mm, (len(gauges), mm.shape[1]))
+    messages = []
+    for gauge, row in zip(gauges, mm, strict=True):
+        n = len(row)
+        columns = {
+            "device": [gauge] * n,
+            "ts": (start + (np.arange(n) + 1) * MINUTE).tolist(),
+            "quality": ["good"] * n,
+            "rain_mm": row.tolist(),
+            "interval_s": [60.0] * n,
+            "temperature_c": [temperature] * n,
+        }
+        batch = Batch(1, "boot", f"{gauge}-{start}-{n}", 1, "trusted")
+        messages.append(Examined("R1", batch, [Columns.of("rain_gauge", columns)]))
+    await readings.write(messages, start)
 
 
 @contextlib.asynccontextmanager

@@ -17,10 +17,12 @@ from duha_backend.api import (
     energy,
     figures,
     kept,
+    models,
     nights,
     now,
     overrides,
     problems,
+    rain,
     runoff,
     sessions,
     stock,
@@ -66,7 +68,7 @@ def _routes(*, whole: bool = True) -> FastAPI:
     if whole:
         rooms += [now.router, kept.router, stock.router]
         rooms += [overrides.router, nights.router, alarms.router, energy.router]
-        rooms += [documents.router, runoff.router]
+        rooms += [documents.router, rain.router, runoff.router, models.router]
     for room in (*rooms, _nothing):
         app.include_router(room)
     return app

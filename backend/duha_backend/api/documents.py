@@ -29,7 +29,10 @@ from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Group, LuminaireType, Stretch
 from duha_backend.lighting.tariff import Tariff
 from duha_backend.rain.events import DesignRain
+from duha_backend.rain.series import GaugeCare, RainRules
 from duha_backend.registry import tag
+from duha_backend.runoff.catchments import Catchment
+from duha_backend.runoff.watch import Watch
 from duha_contract.programmes import Calendar, Programme
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
@@ -223,6 +226,71 @@ class DesignRainIn(_In):
     source: str = Field(min_length=1)
 
 
+class CalibrationIn(BaseModel):
+    """What a calibration of a gauge has found: points, or the time of a tip."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: dt.date
+    points: list[tuple[float, float]] = Field(
+        [], description="Measured and true intensity [mm/h].", examples=[[[50, 53.5]]]
+    )
+    tip_loss_s: float = Field(0, ge=0, le=5)
+    mm_per_tip: float = Field(0.2, gt=0)
+    source: str = ""
+
+
+class SpellIn(BaseModel):
+    """Somebody works on a gauge."""
+
+    model_config = ConfigDict(extra="forbid")
+    start: dt.datetime
+    end: dt.datetime
+    why: str = ""
+
+
+class GaugeIn(_In):
+    """What is known of one rain gauge; a new calibration is applied to old rain."""
+
+    name: str = ""
+    calibrations: list[CalibrationIn] = Field([], max_length=100)
+    heated: bool = False
+    maintenance: list[SpellIn] = Field([], max_length=1000)
+
+
+class RainRulesIn(_In):
+    """How the city judges its rain; `city` is in force."""
+
+    name: str = ""
+    thresholds: dict[str, float] = Field({}, examples=[{"spike_mm": 12}])
+    delay_min: float = Field(3, ge=0, le=60)
+
+
+class CatchmentIn(_In):
+    """A part of the city that drains to one place."""
+
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
+    area_ha: float = Field(gt=0, examples=[12.5])
+    coefficient: float = Field(0.5, ge=0, le=1)
+    curve_number: float | None = Field(None, ge=1, le=100)
+    dry_h: float = Field(6, gt=0)
+    reservoirs: int = Field(2, ge=1, le=10)
+    lag_min: float = Field(10, gt=0)
+    outline: list[tuple[float, float]] = Field([], max_length=2000)
+
+
+class WatchIn(_In):
+    """A place of a model with the limits of its flood stages (SPA I, II, III)."""
+
+    model: str
+    part: Literal["node", "link"] = "node"
+    object: str = Field(examples=["OVERFLOW"])
+    what: Literal["depth_m", "inflow_l_s", "flooding_l_s", "flow_l_s"] = "depth_m"
+    stages: list[float] = Field(min_length=1, max_length=3, examples=[[0.8, 1.2, 1.7]])
+    latitude: float | None = Field(None, ge=-90, le=90)
+    longitude: float | None = Field(None, ge=-180, le=180)
+
+
 class AssignmentIn(BaseModel):
     """The calendar of a target; null takes it away."""
 
@@ -275,7 +343,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
         document = _converted(raw, kind)
         before = await asyncio.to_thread(services.registry.find, kind, name)
         await asyncio.to_thread(
-            services.desk.save, document, who.name, _tag(if_match), dry_run=dry_run
+            services.desk.save, document, who.name, tag_of(if_match), dry_run=dry_run
         )
         if not dry_run:
             await _note(services, who, word, name, before, document)
@@ -292,7 +360,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
     ) -> None:
         before = await asyncio.to_thread(services.registry.find, kind, name)
         await asyncio.to_thread(
-            services.desk.drop, kind, name, who.name, _tag(if_match)
+            services.desk.drop, kind, name, who.name, tag_of(if_match)
         )
         await _note(services, who, f"delete {word}", name, before, None)
         await services.control.settle()
@@ -306,6 +374,10 @@ _room("types", LuminaireType, TypeIn, "type")
 _room("tariffs", Tariff, TariffIn, "tariff")
 _room("quiet", Quiet, QuietIn, "quiet window")
 _room("channels", Channel, ChannelIn, "channel")
+_room("gauges", GaugeCare, GaugeIn, "gauge")
+_room("rain-rules", RainRules, RainRulesIn, "rain rules")
+_room("catchments", Catchment, CatchmentIn, "catchment")
+_room("watches", Watch, WatchIn, "watch")
 _room("design-rain", DesignRain, DesignRainIn, "design rain table")
 
 
@@ -337,7 +409,7 @@ async def put_assignment(
         target,
         body.calendar,
         who.name,
-        _tag(if_match),
+        tag_of(if_match),
         dry_run=dry_run,
     )
     if not dry_run:
@@ -349,7 +421,7 @@ async def put_assignment(
     return {"target": target, "calendar": body.calendar}
 
 
-def _tag(if_match: str | None) -> str | None:
+def tag_of(if_match: str | None) -> str | None:
     """The tag that an If-Match names; ``*`` and nothing name any."""
     if if_match is None or if_match.strip() == "*":
         return None

@@ -27,7 +27,7 @@ from duha_backend.readings import (
     plain,
     rows_of,
 )
-from duha_contract.quantities import BY_NAME, KINDS
+from duha_contract.quantities import BY_NAME, KINDS, STORED
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 Since = Annotated[dt.datetime | None, Query(description="Start; RFC 3339.")]
@@ -49,6 +49,7 @@ async def readings(
     if cursor is not None:
         start = _after(cursor)
     taken = best_step(start, end) if step == "auto" else step
+    taken = taken if kind in KINDS else "raw"
     frame = await services.readings.window(kind, device, start, end, taken, limit + 1)
     rows = rows_of(frame)
     more = len(rows) > limit
@@ -81,6 +82,8 @@ async def curve(
     Powers and energies add up, levels have a mean, failures are counted. `devices` and
     `answered` say how many stand behind each value.
     """
+    if kind not in KINDS:
+        raise NotFound(f"no curve of {kind!r}; there are {', '.join(KINDS)}")
     start, end = _span(services, kind, since, until, 24 * 3_600_000)
     names = tuple(quantities.split(","))
     unknown = [name for name in names if name not in BY_NAME[kind]]
@@ -161,8 +164,8 @@ def _span(
     usual_ms: int,
 ) -> tuple[int, int]:
     """The span that was asked for [ms); raises NotFound when there is no such kind."""
-    if kind not in KINDS:
-        raise NotFound(f"no kind {kind!r}; there are {', '.join(KINDS)}")
+    if kind not in STORED:
+        raise NotFound(f"no kind {kind!r}; there are {', '.join(STORED)}")
     end = to_ms(until) if until else services.now_ms() + 1
     start = to_ms(since) if since else end - usual_ms
     if start > end:

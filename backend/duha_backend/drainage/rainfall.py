@@ -46,6 +46,8 @@ HISTORY_MS = 31 * DAY_MS
 FIRST_MS = 2 * DAY_MS
 """How far back rain is judged when it never was."""
 AFTER_MS = 10 * MINUTE_MS
+AGAIN = "again"
+"""Marks since when somebody wants everything judged again."""
 SINK_MS = 3 * 3_600_000
 """So far a late value reaches into the judgement of what came after it."""
 
@@ -245,18 +247,8 @@ class Rainfall:
 
     async def minutes(self, start: int, end: int) -> tuple[Array, Array]:
         """Rain (g, t) as it was judged [mm], NaN where nobody knows; and its quality."""
-        rain, quality = (
-            np.full((len(self.gauges), (end - start) // MINUTE_MS), np.nan)
-            for _ in range(2)
-        )
-        at = {gauge.id: row for row, gauge in enumerate(self.gauges)}
-        async for frame in self._readings.export("rain", start, end):
-            rows, minutes, known = _where(frame, at, start)
-            words = frame["quality"][known]
-            value = np.where(words == "missing", np.nan, frame["rain_mm"][known])
-            rain[rows, minutes] = value
-            quality[rows, minutes] = frame["quality_index"][known]
-        return rain, quality
+        names = [gauge.id for gauge in self.gauges]
+        return await judged_minutes(self._readings, names, start, end)
 
     async def _stored(self, start: int, end: int) -> tuple[Array, Array]:
         """Raw minutes (g, t) as they were stored, and temperature by five minutes."""
@@ -317,15 +309,20 @@ class Rainfall:
     async def _late(self) -> None:
         """Judge quarters again of which readings have come since."""
         marked = await asyncio.to_thread(self._books.marked)
-        late = [(start, mark) for kind, step, start, mark in marked if step == LATE]
-        for start, mark in late:
+        for kind, step, start, mark in marked:
+            if step != LATE:
+                continue
+            if kind == AGAIN:
+                self.again(start)
+                await asyncio.to_thread(self._books.unmark, kind, LATE, start, mark)
+                continue
             if self.done is None or start + QUARTER_MS > self.done:
                 continue
             raw, _ = await self._read(start, start + QUARTER_MS)
             stored, _ = await self._stored(start, start + QUARTER_MS)
-            if not np.array_equal(raw, stored, equal_nan=True):
+            if not np.allclose(raw, stored, atol=1e-8, equal_nan=True):
                 await self._redo(start, min(self.done, start + SINK_MS), fresh=True)
-            await asyncio.to_thread(self._books.unmark, "rain", LATE, start, mark)
+            await asyncio.to_thread(self._books.unmark, kind, LATE, start, mark)
 
     async def _judge_again(self) -> None:
         """One day of what is to be judged again."""
@@ -385,6 +382,33 @@ class Rainfall:
     def rules(self) -> Rules:
         """The thresholds in force."""
         return self._rules.rules
+
+
+async def judged_minutes(
+    readings: Readings, gauges: Sequence[str], start: int, end: int
+) -> tuple[Array, Array]:
+    """Rain (g, t) as it was judged [mm], NaN where nobody knows; and its quality.
+
+    Parameters
+    ----------
+    readings : Readings
+        The store.
+    gauges : sequence of str
+        Order of the rows.
+    start, end : int
+        Whole minutes [ms).
+    """
+    shape = (len(gauges), (end - start) // MINUTE_MS)
+    rain, quality = np.full(shape, np.nan), np.full(shape, np.nan)
+    at = {gauge: row for row, gauge in enumerate(gauges)}
+    async for frame in readings.export("rain", start, end):
+        rows, minutes, known = _where(frame, at, start)
+        words = frame["quality"][known]
+        rain[rows, minutes] = np.where(
+            words == "missing", np.nan, frame["rain_mm"][known]
+        )
+        quality[rows, minutes] = frame["quality_index"][known]
+    return rain, quality
 
 
 def _alarms(reasons: Sequence[str]) -> list[tuple[str, str]]:
