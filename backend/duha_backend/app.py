@@ -63,6 +63,8 @@ class Settings:
         URL of the registry's database; empty for SQLite in the data folder.
     influx : Influx or None
         Where the readings are; None for DuckDB in the data folder.
+    scheduler : str
+        Address of a dask scheduler for studies; empty for this machine.
     port : int or None
         Where page and API, or the figures of a worker, are served; None for nowhere.
     """
@@ -80,6 +82,7 @@ class Settings:
     retention: Retention = USUAL
     mail: Mail | None = None
     memory_mib: int = 256
+    scheduler: str = ""
 
     @property
     def alone(self) -> bool:
@@ -136,8 +139,9 @@ class Backend:
         )  # fmt: skip
         self.leadership = Leadership(self.registry.engine)
         self.drainage = Drainage(
-            self.readings, self.registry, self.live, self.books, self.alarms, clock
-        )
+            self.readings, self.registry, self.live, self.books, self.alarms, clock,
+            settings.data / "studies", settings.scheduler,
+        )  # fmt: skip
         self.drainage_leadership = Leadership(self.registry.engine, "runoff")
         self._drains = asyncio.Event()
         self.energy = Settlement(

@@ -42,13 +42,16 @@ def add_commands(commands: Any) -> None:
     cancel.add_argument("override", help="its id")
     alarms = commands.add_parser("alarms", help="alarms that want somebody")
     for parser in (explain, preview, override, cancel, alarms):
-        parser.add_argument(
-            "--url", default=os.environ.get("DUHA_URL", "http://127.0.0.1:8470"),
-            help="of the backend (DUHA_URL)",
-        )  # fmt: skip
-        parser.add_argument(
-            "--token-file", type=Path, default=None, help="or DUHA_TOKEN"
-        )
+        connected(parser)
+
+
+def connected(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that asks a running backend."""
+    parser.add_argument(
+        "--url", default=os.environ.get("DUHA_URL", "http://127.0.0.1:8470"),
+        help="of the backend (DUHA_URL)",
+    )  # fmt: skip
+    parser.add_argument("--token-file", type=Path, default=None, help="or DUHA_TOKEN")
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +62,7 @@ def _target(parser: argparse.ArgumentParser) -> None:
 def _explain(options: argparse.Namespace) -> int:
     query = f"?{urllib.parse.urlencode({'at': options.at})}" if options.at else ""
     name = urllib.parse.quote(options.luminaire)
-    found = _ask(options, "GET", f"/luminaires/{name}/explain{query}")
+    found = ask(options, "GET", f"/luminaires/{name}/explain{query}")
     print(f"{found['id']} at {found['at']}: {found['level']:g} %")
     for cause in found["reason"]:
         print(f"  {sentence(cause)}")
@@ -86,7 +89,7 @@ def _preview(options: argparse.Namespace) -> int:
         "calendar": options.calendar,
         "nights": options.nights,
     }
-    found = _ask(options, "POST", "/preview", body)
+    found = ask(options, "POST", "/preview", body)
     per_night = len(found["courses"][0]["level"]) // len(found["nights"])
     for course in found["courses"]:
         print(
@@ -126,7 +129,7 @@ def _override(options: argparse.Namespace) -> int:
     }
     if options.minutes is not None:
         body["minutes"] = options.minutes
-    made = _ask(options, "POST", "/overrides", body)
+    made = ask(options, "POST", "/overrides", body)
     print(f"{made['id']}: {made['luminaires']} luminaires, until {made['end']}")
     if made["below_class"]:
         print(f"{made['below_class']} of them are below their lighting class with that")
@@ -134,13 +137,13 @@ def _override(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    _ask(options, "DELETE", f"/overrides/{urllib.parse.quote(options.override)}")
+    ask(options, "DELETE", f"/overrides/{urllib.parse.quote(options.override)}")
     print(f"{options.override}: ended")
     return 0
 
 
 def _alarms(options: argparse.Namespace) -> int:
-    for alarm in _ask(options, "GET", "/alarms")["items"]:
+    for alarm in ask(options, "GET", "/alarms")["items"]:
         print(
             f"{alarm['id']:6d} {alarm['severity']:6s} {alarm['state']:14s}"
             f" {alarm['code']} {alarm['object']} since {alarm['raised']} {alarm['detail']}"
@@ -148,7 +151,7 @@ def _alarms(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(options: argparse.Namespace, method: str, path: str, body: Any = None) -> Any:
+def ask(options: argparse.Namespace, method: str, path: str, body: Any = None) -> Any:
     """Ask the backend; its problem documents become errors."""
     file = options.token_file
     token = (

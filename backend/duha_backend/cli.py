@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duha_backend import asking, logs
+from duha_backend.drainage import commands as drainage
 from duha_backend.errors import BackendError
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="what DuckDB may use: 256, of a worker 128",
     )
+    run.add_argument(
+        "--scheduler", default="", metavar="ADDRESS", help="dask, for runoff studies"
+    )
     _stores(run)
     _influx_options(run)
     _mail_options(run)
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--host", default="127.0.0.1")
     broker.add_argument("--port", type=int, default=1883)
     asking.add_commands(commands)
+    drainage.add_commands(commands, asking.connected)
     return parser
 
 
@@ -213,6 +218,7 @@ def _run(options: argparse.Namespace) -> int:
         influx=_influx(options),
         retention=_retention(options),
         mail=_mail(options),
+        scheduler=options.scheduler,
         memory_mib=options.memory_mib or (128 if options.role == "ingest" else 256),
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
@@ -330,4 +336,5 @@ _COMMANDS = {
     "init-influx": _init_influx,
     "broker": _broker,
     **asking.COMMANDS,
+    **drainage.COMMANDS,
 }

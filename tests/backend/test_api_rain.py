@@ -202,3 +202,36 @@ async def test_what_is_known_of_gauges_is_a_document(api):
     await api.ask(
         "POST", "/rain/again", expect=422, json={"since": "2001-01-01T00:00:00Z"}
     )
+
+
+async def test_a_study_is_asked_for_and_read_on_paper(api, start):
+    await api.ask("PUT", "/design-rain/city", json=TABLE)
+    for variant in ("today", "gardens"):
+        body = {"name": variant, "inp": sewer(8, GAUGES[:2], variant), "running": False}
+        await api.ask("PUT", f"/models/{variant}", json=body)
+    moments = [
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start / 1000 + h * 3600))
+        for h in (5, 7)
+    ]
+    asked = {
+        "name": "Gardens", "models": ["today", "gardens"], "tail_h": 2,
+        "design": [{"table": "city", "period_a": 5, "minutes": 60}],
+        "happened": [{"since": moments[0], "until": moments[1]}],
+    }  # fmt: skip
+    study = (await api.ask("POST", "/studies", expect=202, json=asked))["id"]
+    async with asyncio.timeout(60):
+        while (found := await api.ask("GET", f"/studies/{study}"))[
+            "state"
+        ] == "pending":
+            await asyncio.sleep(0.2)
+    assert found["state"] == "complete", found["detail"]
+    assert [one["models"] for one in found["rains"]] == [["today", "gardens"]] * 2
+    lines = {line["name"]: line["values"] for line in found["rains"][0]["lines"]}
+    assert lines["overflow_m3"][1] < lines["overflow_m3"][0]
+    paper = await api.client.get(f"/studies/{study}/report.pdf?language=en")
+    assert paper.content[:5] == b"%PDF-"
+    await api.ask("POST", "/studies", expect=404, json=asked | {"models": ["nobody"]})
+    await api.ask(
+        "POST", "/studies", expect=422, json=asked | {"design": [], "happened": []}
+    )
+    await api.ask("GET", "/studies/none", expect=404)

@@ -1,8 +1,10 @@
 """Runoff models: taken, validated by SWMM itself, watched while they run; runs."""
 
 import asyncio
+import datetime as dt
 from typing import Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,12 +19,16 @@ from duha_backend.api.services import (
     iso,
     needs,
     record,
+    to_ms,
 )
+from duha_backend.drainage.paper import comparison
 from duha_backend.drainage.process import Names, Process
 from duha_backend.drainage.runs import Run
+from duha_backend.drainage.studies import Asked, DesignStorm, Happened, outcomes_of
 from duha_backend.errors import NotFound
 from duha_backend.registry import tag
 from duha_backend.runoff.live import Place, SwmmModel, rain_field
+from duha_backend.runoff.study import compared, summary
 from duha_backend.runoff.watch import Watch
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
@@ -240,3 +246,97 @@ def _told(run: Run) -> dict[str, Any]:
     times = {name: iso(getattr(run, name)) for name in ("start", "t0", "begun")}
     ended = iso(run.ended) if run.ended is not None else None
     return run._asdict() | times | {"ended": ended}
+
+
+# -- studies -----------------------------------------------------------------------------
+
+
+class DesignIn(BaseModel):
+    """A storm of a table of design rain."""
+
+    model_config = ConfigDict(extra="forbid")
+    table: str
+    period_a: float = Field(5, gt=0)
+    minutes: int = Field(60, ge=10, le=1440)
+
+
+class HappenedIn(BaseModel):
+    """A storm that was."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: dt.datetime
+    until: dt.datetime
+
+
+class StudyIn(BaseModel):
+    """The same rains over several models."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(examples=["What rain gardens are worth"])
+    models: list[str] = Field(min_length=1, max_length=20)
+    design: list[DesignIn] = Field([], max_length=50)
+    happened: list[HappenedIn] = Field([], max_length=50)
+    members: list[float] = Field([1.0], max_length=50, examples=[[0.8, 1.0, 1.2]])
+    tail_h: float = Field(80, ge=0, le=240)
+
+
+@router.post("/studies", status_code=202, dependencies=ENGINEER)
+async def study(body: StudyIn, services: S, who: Who) -> dict[str, Any]:
+    """Ask for a study; it is carried out where runoff is looked after."""
+    asked = Asked(
+        body.name, tuple(body.models),
+        tuple(DesignStorm(**one.model_dump()) for one in body.design),
+        tuple(Happened(to_ms(one.since), to_ms(one.until)) for one in body.happened),
+        tuple(body.members), body.tail_h,
+    )  # fmt: skip
+    asked.check()
+    for name in body.models:
+        await _find(services, name)
+    now = services.now_ms()
+    run = await asyncio.to_thread(
+        services.runs.begin, "study", ",".join(body.models)[:200], now, now, now,
+        state="pending", result={"asked": msgspec.to_builtins(asked)},
+    )  # fmt: skip
+    await record(services, who, "study", run, body.name)
+    return {"id": run}
+
+
+@router.get("/studies/{name}")
+async def study_of(name: str, services: S) -> dict[str, Any]:
+    """A study: how far it is, and the comparison under each rain."""
+    run, result = await _study(services, name)
+    outcomes = outcomes_of(result)
+    rains = list(dict.fromkeys(outcome.rain for outcome in outcomes))
+    return _told(run) | {
+        "asked": result["asked"],
+        "rains": [
+            {
+                "rain": rain,
+                "models": [o.model for o in outcomes if o.rain == rain],
+                "lines": [line._asdict() for line in compared(outcomes, rain)],
+            }
+            for rain in rains
+        ],
+        "outcomes": summary(outcomes),
+    }
+
+
+@router.get("/studies/{name}/report.pdf")
+async def study_on_paper(
+    name: str, services: S, language: Literal["cs", "en"] = "cs"
+) -> Response:
+    """The comparison as PDF."""
+    run, result = await _study(services, name)
+    outcomes = outcomes_of(result)
+    if not outcomes:
+        raise NotFound(f"study {name!r} has no result yet: it is {run.state}")
+    title = result["asked"]["name"]
+    made = await asyncio.to_thread(comparison, title, outcomes, language)
+    return Response(made, media_type="application/pdf")
+
+
+async def _study(services: Services, name: str) -> tuple[Run, dict[str, Any]]:
+    run = await asyncio.to_thread(services.runs.find, name)
+    if run is None or run.kind != "study":
+        raise NotFound(f"no study {name!r}")
+    return run, await asyncio.to_thread(services.runs.result, name)

@@ -222,6 +222,25 @@ class Engine:
             self._read_lids(),
         )  # fmt: skip
 
+    def read_nodes(self) -> Array:
+        """Depth [m], inflow and flooding [L/s] of every node: (3, n)."""
+        return self._read_nodes(range(len(self.nodes)))
+
+    def lid_water_mm(self) -> Array:
+        """Water on and in every LID unit that is to leave it [mm]: surface and storage."""
+        found = [
+            solver.lid_usage_get_result(sub, unit, LidResult.SURFACE_DEPTH)
+            + solver.lid_usage_get_result(sub, unit, LidResult.STORAGE_DEPTH)
+            for sub, unit in self._lids
+        ]
+        return np.array(found) * self._rain
+
+    def runoff_mm(self) -> dict[str, float]:
+        """Rainfall, runoff, drains, infil, evap so far, over the whole area [mm]."""
+        totals = solver.system_get_runoff_totals()
+        names = ("rainfall", "runoff", "drains", "infil", "evap")
+        return {name: getattr(totals, name) * self._rain for name in names}
+
     def stored_m3(self) -> float:
         """Water in nodes and links [m³]."""
         volume = CUBIC_FOOT_M3 if self.model.american else 1.0

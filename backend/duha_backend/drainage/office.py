@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,6 +14,7 @@ from duha_backend.books import Books
 from duha_backend.drainage.rainfall import Rainfall
 from duha_backend.drainage.runner import Runner
 from duha_backend.drainage.runs import Runs
+from duha_backend.drainage.studies import Studies
 from duha_backend.errors import BackendError, StoreDown
 from duha_backend.live import Live
 from duha_backend.rain.events import DesignRain, Idf
@@ -41,14 +43,19 @@ class Drainage:
         Who writes alarms down and tells of them.
     clock : Clock
         When it is.
+    folder, scheduler : Path, str
+        Where outcomes of studies are kept, and who reckons them, as of `Studies`.
     """
 
     def __init__(
         self, readings: Readings, registry: Registry, live: Live, books: Books,
-        alarms: Office, clock: Clock,
+        alarms: Office, clock: Clock, folder: Path, scheduler: str = "",
     ) -> None:  # fmt: skip
         self.rainfall = Rainfall(readings, registry, live, books)
         self.runs = Runs(registry.engine)
+        self._studies = Studies(
+            self.runs, registry, readings, folder, clock.now_ms, scheduler
+        )
         self._readings = readings
         self._registry = registry
         self._live = live
@@ -66,8 +73,9 @@ class Drainage:
         """Models that run here."""
         return [runner for _, runner, _ in self._running.values()]
 
-    async def run(self, leads: "asyncio.Event | None" = None) -> None:
+    async def run(self, leads: asyncio.Event | None = None) -> None:
         """Look after everything until cancelled; only while this process leads."""
+        studying = asyncio.create_task(self._study(leads), name="studies")
         try:
             while True:
                 if leads is None or leads.is_set():
@@ -77,7 +85,20 @@ class Drainage:
                     self._adopted, self._seen = False, -1
                 await asyncio.sleep(TICK_S)
         finally:
+            studying.cancel()
+            await asyncio.gather(studying, return_exceptions=True)
             await self._stop(list(self._running))
+
+    async def _study(self, leads: asyncio.Event | None) -> None:
+        """Studies one after the other, beside everything else."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if leads is not None and not leads.is_set():
+                continue
+            try:
+                await self._studies.tend()
+            except (SQLAlchemyError, BackendError, OSError) as error:
+                log.warning("studies: %s", error)
 
     async def _tick(self) -> None:
         now = self._clock.now_ms()

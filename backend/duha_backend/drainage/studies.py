@@ -1,0 +1,199 @@
+"""Studies that were asked for over the API: taken from the book of runs, one at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from duha_backend.drainage.jobs import all_jobs, run_jobs
+from duha_backend.drainage.rainfall import judged_minutes
+from duha_backend.drainage.runs import Run, Runs
+from duha_backend.errors import BackendError, Invalid, NotFound
+from duha_backend.rain.areal import Field
+from duha_backend.rain.events import DesignRain
+from duha_backend.rain.series import MINUTE_MS
+from duha_backend.readings import Readings
+from duha_backend.registry import Registry
+from duha_backend.runoff.inp import describe, parse
+from duha_backend.runoff.live import SwmmModel, areal, flat, rain_field
+from duha_backend.runoff.study import Job, Outcome, Rain
+from duha_backend.runoff.watch import design_storm
+
+log = logging.getLogger(__name__)
+
+LONGEST_EVENT_MS = 7 * 24 * 60 * MINUTE_MS
+
+
+class DesignStorm(msgspec.Struct, frozen=True):
+    """A storm of a table of design rain, over the whole city."""
+
+    table: str
+    period_a: float = 5.0
+    minutes: int = 60
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """A storm that was: judged rain of the city's gauges, from and to [ms]."""
+
+    start: int
+    end: int
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A study.
+
+    Attributes
+    ----------
+    name : str
+        What it is called.
+    models : tuple of str
+        Which models are compared.
+    design, happened : tuple
+        Under which rains.
+    members : tuple of float
+        Each rain is multiplied by each of them: an ensemble.
+    tail_h : float
+        How long models run on after their rain [h].
+    """
+
+    name: str
+    models: tuple[str, ...]
+    design: tuple[DesignStorm, ...] = ()
+    happened: tuple[Happened, ...] = ()
+    members: tuple[float, ...] = (1.0,)
+    tail_h: float = 80.0
+
+    def check(self) -> None:
+        """Raise Invalid for a study of nothing."""
+        if not self.models or not (self.design or self.happened) or not self.members:
+            raise Invalid("a study has one model, one rain and one member at least")
+        if any(not 0 < factor <= 5 for factor in self.members):
+            raise Invalid("members of an ensemble are over 0, and 5 at most")
+        for one in self.happened:
+            if not 0 < one.end - one.start <= LONGEST_EVENT_MS:
+                raise Invalid("a storm that was lasts 7 days at most")
+
+
+class Studies:
+    """Carries studies out.
+
+    Parameters
+    ----------
+    runs, registry, readings : Runs, Registry, Readings
+        Where they are asked for, and what they need.
+    folder : Path
+        Where outcomes are kept, so that an interrupted study goes on.
+    scheduler : str
+        Address of a dask scheduler; without one this machine's processes.
+    """
+
+    def __init__(
+        self, runs: Runs, registry: Registry, readings: Readings, folder: Path,
+        now_ms: Callable[[], int], scheduler: str = "", workers: int = 1,
+    ) -> None:  # fmt: skip
+        self._runs = runs
+        self._registry = registry
+        self._readings = readings
+        self._folder = folder
+        self._now = now_ms
+        self._scheduler = scheduler
+        self._workers = workers
+
+    async def tend(self) -> None:
+        """Carry out the oldest study that waits, or was interrupted."""
+        waiting = await asyncio.to_thread(self._runs.pending, "study")
+        if waiting:
+            await self._carry_out(waiting[0])
+
+    async def _carry_out(self, run: Run) -> None:
+        result = await asyncio.to_thread(self._runs.result, run.id)
+        asked = msgspec.convert(result["asked"], Asked)
+        try:
+            jobs = await self._jobs(asked)
+            outcomes = await asyncio.to_thread(
+                run_jobs, jobs, self._folder, self._workers, self._scheduler,
+                self._tell(run.id),
+            )  # fmt: skip
+        except BackendError as error:
+            log.warning("study %s: %s", asked.name, error)
+            await asyncio.to_thread(
+                self._runs.update, run.id, state="failed", detail=str(error),
+                ended=self._now(),
+            )  # fmt: skip
+            return
+        problems = [f"{o.model}: {o.problem}" for o in outcomes if o.problem]
+        told = result | {"outcomes": msgspec.to_builtins(outcomes)}
+        await asyncio.to_thread(
+            self._runs.update, run.id, ended=self._now(), result=told,
+            state="failed" if len(problems) == len(outcomes) else "complete",
+            detail="; ".join(problems) or f"{len(outcomes)} runs",
+        )  # fmt: skip
+
+    def _tell(self, run: str) -> Callable[[int, int, Outcome], None]:
+        def progress(done: int, of: int, last: Outcome) -> None:
+            detail = f"{done} of {of}: {last.model} under {last.rain}"
+            self._runs.update(run, detail=detail)
+
+        return progress
+
+    async def _jobs(self, asked: Asked) -> list[Job]:
+        asked.check()
+        found: list[Job] = []
+        for name in asked.models:
+            model = await asyncio.to_thread(self._registry.find, SwmmModel, name)
+            if model is None:
+                raise NotFound(f"no model {name!r}")
+            rains = await self._rains(asked, model)
+            found += all_jobs([(model.name, model.raw)], rains, asked.tail_h)
+        return found
+
+    async def _rains(self, asked: Asked, model: SwmmModel) -> list[Rain]:
+        found = []
+        for storm in asked.design:
+            table = await asyncio.to_thread(
+                self._registry.find, DesignRain, storm.table
+            )
+            if table is None:
+                raise NotFound(f"no design rain table {storm.table!r}")
+            course = design_storm(table.idf, storm.period_a, storm.minutes)[:, None]
+            name = f"{table.name}: {storm.period_a:g} a, {storm.minutes} min"
+            found.append(Rain(name, course))
+        found += [await self._happened(was, model) for was in asked.happened]
+        return members_of(found, asked.members)
+
+    async def _happened(self, was: Happened, model: SwmmModel) -> Rain:
+        gauges = await asyncio.to_thread(self._registry.assets, "rain_gauge")
+        start, end = (t // MINUTE_MS * MINUTE_MS for t in (was.start, was.end))
+        rain, _ = await judged_minutes(
+            self._readings, [g.id for g in gauges], start, end
+        )
+        if np.isnan(rain).all():
+            raise NotFound("there is no judged rain in this span")
+        names = list(describe(parse(model.raw)).gauges)
+        places = np.array([flat(g.latitude, g.longitude) for g in gauges])
+        field = Field(places, rain_field(model, names, gauges))
+        over = np.minimum(np.nan_to_num(areal(field, rain).T) * 60, 400.0)
+        return Rain(
+            f"{np.datetime64(start, 'ms')!s:.16} + {(end - start) / 3.6e6:g} h", over
+        )
+
+
+def members_of(rains: Sequence[Rain], factors: Sequence[float]) -> list[Rain]:
+    """Each rain times each factor; one that is 1 keeps its name."""
+    return [
+        Rain(
+            rain.name if factor == 1 else f"{rain.name} × {factor:g}",
+            np.minimum(rain.mm_h * factor, 400.0),
+        )
+        for rain in rains
+        for factor in factors
+    ]
+
+
+def outcomes_of(result: dict[str, Any]) -> list[Outcome]:
+    """Outcomes of a study's result."""
+    return msgspec.convert(result.get("outcomes", []), list[Outcome])
