@@ -34,6 +34,9 @@ bench-ingest: .venv/.dev tools  ## a million lights a minute into the stores, fo
 bench-lighting: .venv/.dev tools  ## documents, previews, overrides and alarms of whole cities
 	$(BIN)/python -m benchmarks.lighting $(ARGS)
 
+bench-runoff: .venv/.dev  ## runoff models, forecasts and quality control of rain
+	$(BIN)/python -m benchmarks.runoff $(ARGS)
+
 bench-queries: .venv/.dev  ## what dashboards ask, over a month of a city (generates 17 GB once)
 	$(BIN)/python -m benchmarks.queries $(ARGS)
 

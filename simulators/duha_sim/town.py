@@ -27,6 +27,7 @@ from duha_contract.programmes import Place
 from duha_sim import streets
 from duha_sim.cli import city_of
 from duha_sim.physics import LampType, power
+from duha_sim.sewer import OVERFLOW, Variant, sewer
 from duha_sim.streets import City
 
 LEAD_S = 15.0
@@ -34,6 +35,25 @@ LEAD_S = 15.0
 STORM_AFTER_S = 22 * 60.0
 POLL_REAL_S = 3.0
 PLACE = Place(*streets.PLZEN, streets.ZONE)
+SEWERS: dict[Variant, str] = {
+    "today": "Sewer today",
+    "gardens": "Sewer with rain gardens",
+}
+SEWER_STREETS = 60
+CHAMBER_STAGES_M = [0.5, 1.1, 1.4]
+"""The second is the crest of the weir: from there on it spills into the river."""
+DESIGN_RAIN = {
+    "name": "Example", "source": "an example for the demo; no city's and no norm's",
+    "durations_min": [5, 10, 15, 30, 60, 120, 360, 1440],
+    "periods_a": [1, 2, 5, 10, 50],
+    "depth_mm": [
+        [4.5, 6.0, 8.5, 10.2, 14.0], [6.4, 8.4, 12.1, 14.6, 20.2],
+        [7.6, 10.1, 14.6, 17.5, 24.5], [9.6, 12.6, 18.4, 22.2, 31.2],
+        [11.4, 14.8, 21.6, 26.0, 36.6], [13.4, 17.4, 25.0, 30.0, 42.0],
+        [18.0, 23.5, 33.0, 39.5, 54.5], [26.0, 33.0, 45.0, 53.0, 71.0],
+    ],
+}  # fmt: skip
+
 PROGRAMME = {
     "name": "Residential streets",
     "steps": [
@@ -132,6 +152,7 @@ class Town:
         if first:
             self.until("the backend's token", self._find_token)
             self._programme(city)
+            self._sewers(city)
             self._until_live(lamps)
 
     def _spawn_broker(self) -> None:
@@ -204,6 +225,30 @@ class Town:
             stretch = {"name": street, "normal": normal, "adaptive": adaptive}
             self.ask("PUT", f"/stretches/{name}", stretch)
         self.ask("PUT", "/tariffs/energy", TARIFF)
+
+    def _sewers(self, city: City) -> None:
+        """Two models of one combined sewer: as it is, and with rain gardens."""
+        gauges = [
+            d.id for c in city.cabinets for d in c.devices if d.kind == "rain_gauge"
+        ]
+        if not gauges:
+            return
+        self.ask("PUT", "/design-rain/example", DESIGN_RAIN)
+        for variant, name in SEWERS.items():
+            text = sewer(SEWER_STREETS, gauges, variant)
+            body = {"name": name, "inp": text, "replay_days": 1}
+            self.ask("PUT", f"/models/sewer-{variant}", body)
+            watch = {
+                "name": f"Overflow chamber, {name.lower()}", "model": f"sewer-{variant}",
+                "object": OVERFLOW, "stages": CHAMBER_STAGES_M,
+            }  # fmt: skip
+            self.ask("PUT", f"/watches/chamber-{variant}", watch)
+        for cabinet in city.cabinets:
+            catchment = {
+                "name": f"Around {cabinet.id}", "latitude": cabinet.latitude,
+                "longitude": cabinet.longitude, "area_ha": 12, "coefficient": 0.5,
+            }  # fmt: skip
+            self.ask("PUT", f"/catchments/{cabinet.id}", catchment)
 
     def _until_live(self, lamps: int) -> None:
         def live() -> bool:

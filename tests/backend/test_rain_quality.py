@@ -116,26 +116,101 @@ def test_a_healthy_year_has_at_most_one_false_flag_a_gauge():
     assert np.mean(counts) <= 1.0
 
 
-@pytest.mark.parametrize("left", [0.0, 0.5])
-def test_blocked_gauges_are_found_in_the_rain_after_they_were_blocked(left):
-    """Of twenty: all; and half of them within an hour of real rain."""
+WET_MM = 2.5 / 12
+"""So much in five minutes at every neighbour is rain (2.5 mm/h), not drizzle."""
+
+
+@pytest.mark.parametrize(("left", "soon"), [(0.0, 1.0), (0.5, 0.7)])
+def test_blocked_gauges_are_found_in_the_first_rain(left, soon):
+    """All of twenty; fully blocked ones within 15 minutes of rain all around.
+
+    Half a gauge in a shower is like another place in the same shower: that takes longer
+    for some, as neighbours differ by as much.
+    """
     rain = year(PLACES)
+    near = neighbours(PLACES, Rules())
     chance = np.random.default_rng(5)
     found = []
     for _ in range(20):
         gauge = int(chance.integers(20))
         onset = int(chance.integers(300 * STEPS_A_DAY))
-        spoiled = rain[
-            :, onset - 500 if onset > 500 else 0 : onset + 45 * STEPS_A_DAY
-        ].copy()
         first = min(500, onset)
+        spoiled = rain[:, onset - first : onset + 45 * STEPS_A_DAY].copy()
         spoiled[gauge, first:] *= left
         flagged = judge(tipped(spoiled), PLACES).flags[gauge, first:] & BLOCKED
         hits = np.flatnonzero(flagged)
-        wet = rain[gauge, onset:][: hits[0] + 1] >= 0.2 if len(hits) else None
-        found.append(5 * int(wet.sum()) if wet is not None else None)
-    assert sum(minutes is not None for minutes in found) == 20
-    assert np.median([minutes for minutes in found if minutes is not None]) <= 60
+        assert len(hits), "found at all"
+        around = rain[near[gauge], onset:][:, : hits[0] + 1].min(axis=0)
+        found.append(5 * int((around >= WET_MM).sum()))
+    assert np.median(found) <= 15
+    assert np.mean(np.array(found) <= 15) >= soon
+
+
+def _spoil(kind, rain, gauge, when):
+    """One fault of a gauge in a span of steps."""
+    mine = rain[gauge, when]
+    wet = np.flatnonzero(mine > 0.3)
+    if kind in ("blocked", "partly_blocked"):
+        mine *= 0.0 if kind == "blocked" else 0.4
+    elif kind == "missing":
+        mine[100:200] = np.nan
+    elif kind == "range":
+        mine[300] = 60.0
+    elif kind == "spike":
+        mine[np.flatnonzero(mine == 0)[50]] = 12.0
+    elif kind == "stuck":
+        mine[wet[0] : wet[0] + 30] = 0.6
+    elif kind == "false_wet":
+        dry = np.flatnonzero(
+            np.convolve(rain[:, when].sum(axis=0), np.ones(60))[: len(mine)] == 0
+        )
+        mine[dry[60] - 20 : dry[60]] = 0.25
+    rain[gauge, when] = mine
+
+
+def test_seeded_faults_of_a_year_are_found_and_named():
+    """At least 95 % of 70 faults, each of its own kind, one at a time over a year."""
+    clean = year(PLACES)
+    kinds = (
+        "blocked",
+        "partly_blocked",
+        "missing",
+        "range",
+        "spike",
+        "stuck",
+        "false_wet",
+    )
+    days = 4 * STEPS_A_DAY
+    depth = (
+        clean.mean(axis=0)[: len(clean[0]) // days * days].reshape(-1, days).sum(axis=1)
+    )
+    # Where it hardly rains, nobody can tell a blocked gauge from a whole one.
+    spans = [n for n in range(3, len(depth) - 1) if depth[n] > 6][:70]
+    spoiled, seeded = clean.copy(), []
+    chance = np.random.default_rng(8)
+    for number, span in enumerate(spans):
+        kind = kinds[number % len(kinds)]
+        gauge = int(chance.integers(20))
+        when = slice(span * days, (span + 1) * days)
+        if (
+            kind in ("stuck", "range", "spike", "false_wet")
+            and clean[gauge, when].max() < 0.3
+        ):
+            continue
+        _spoil(kind, spoiled, gauge, when)
+        seeded.append((kind, gauge, when))
+    tips = tipped(np.nan_to_num(spoiled))
+    tips[np.isnan(spoiled)] = np.nan
+    flags = judge(tips, PLACES).flags
+    bit = {kind: 1 << FLAGS.index(kind) for kind in kinds}
+    bit["blocked"] |= bit["partly_blocked"]
+    bit["partly_blocked"] = bit["blocked"]
+    missed = [
+        (kind, gauge) for kind, gauge, when in seeded
+        if not (flags[gauge, when] & bit[kind]).any()
+    ]  # fmt: skip
+    assert len(seeded) >= 40
+    assert len(missed) <= 0.05 * len(seeded), missed
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))

@@ -44,7 +44,7 @@ def test_rain_gardens_keep_rain_and_the_figures_add_up(outcomes):
     assert today.kept_share < disconnected.kept_share < gardens.kept_share
     assert gardens.overflow_m3 < 0.6 * today.overflow_m3
     assert gardens.emptying_h is not None
-    assert 1 < gardens.emptying_h < 30
+    assert 1 < (gardens.emptying_h or 0) < 30
     assert gardens.lids == 10
     assert today.emptying_h is None
     assert today.overflows == ("RIVER",)
@@ -87,7 +87,7 @@ def test_the_table_has_limits_and_the_paper_both_languages(outcomes):
     lines = {line.name: line for line in compared(outcomes[0], "storm")}
     assert lines["emptying_h"].limit == 72
     assert lines["specific_l_s_ha"].limit == 3
-    assert lines["kept_share"].values[1] > 50
+    assert (lines["kept_share"].values[1] or 0) > 50
     for language in ("cs", "en"):
         assert comparison("Lochotín", outcomes[0], language)[:5] == b"%PDF-"
 

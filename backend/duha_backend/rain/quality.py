@@ -24,6 +24,8 @@ PENALTY = dict(
 )
 _BIT = {name: 1 << i for i, name in enumerate(FLAGS)}
 MISSING_SHARE = 0.2
+EVEN_STEPS = 3
+"""In less than a quarter of an hour nothing can be said of evenness."""
 
 
 class Rules(NamedTuple):
@@ -44,6 +46,9 @@ class Rules(NamedTuple):
         Sums that are compared, and the least that the neighbours must have.
     part, tip_mm : float
         Below so much of the least neighbour, less a tip, a gauge is partly blocked.
+    even, alike : float
+        Where the least neighbour has so much of the greatest (less a tip), so that it
+        rains evenly, below so much of their median, less a tip, is partly blocked, too.
     wet_mm : float
         So much in an hour while no neighbour has any in three is falsely wet.
     drift_days, drift_mm, drift_low, drift_high : int, float
@@ -61,8 +66,12 @@ class Rules(NamedTuple):
     stuck_mm: float = 0.4
     neighbours: int = 6
     near_m: float = 10_000.0
-    windows: tuple[tuple[int, float], ...] = ((3, 1.0), (6, 1.6), (12, 2.4), (36, 4.0))
+    windows: tuple[tuple[int, float], ...] = (
+        (1, 0.6), (2, 0.8), (3, 0.8), (6, 1.2), (12, 1.8), (36, 3.0),
+    )  # fmt: skip
     part: float = 0.55
+    even: float = 0.8
+    alike: float = 0.65
     tip_mm: float = 0.2
     wet_mm: float = 2.0
     drift_days: int = 30
@@ -178,11 +187,17 @@ def _blocked(mine: Array, others: Array, rules: Rules) -> tuple[Array, Array]:
     if len(others) < 2:
         return whole, part
     for steps, least_mm in rules.windows:
-        own, known = _sums(mine, steps), _sums(others, steps)
+        # A step that is missing would make this gauge, and no other, look blocked.
+        own, known = _sums(mine, steps, missing_share=0.0), _sums(others, steps)
         least = _filled(known, np.inf).min(axis=0)
         rains = (least >= least_mm) & _several(known)
         whole |= rains & (own <= 1e-9)
         part |= rains & (own < rules.part * least - rules.tip_mm)
+        if steps >= EVEN_STEPS:
+            most, median = _filled(known, -np.inf).max(axis=0), _median(known)
+            even = least >= rules.even * most - rules.tip_mm
+            even &= (median >= least_mm) & _several(known)
+            part |= even & (own < rules.alike * median - rules.tip_mm)
     return whole, part
 
 
@@ -210,13 +225,13 @@ def _stuck(rain: Array, rules: Rules) -> Array:
     return np.asarray(same >= rules.stuck_steps - 1)
 
 
-def _sums(rain: Array, steps: int) -> Array:
+def _sums(rain: Array, steps: int, missing_share: float = MISSING_SHARE) -> Array:
     """Sums of the last steps, along the last axis; NaN where too many are missing."""
     missing = np.isnan(rain)
     found = _last(np.where(missing, 0.0, rain), steps)
     if missing.any():
         lost = _last(missing.astype(float), steps)
-        found = np.where(lost > MISSING_SHARE * steps, np.nan, found)
+        found = np.where(lost > missing_share * steps, np.nan, found)
     return found
 
 
