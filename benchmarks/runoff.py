@@ -38,6 +38,7 @@ from pyswmm import Simulation
 begun = time.perf_counter()
 with Simulation(sys.argv[1]) as sim:
     sim.execute()
+print()
 print(time.perf_counter() - begun)
 """
 
@@ -70,7 +71,7 @@ def _tier1() -> dict[str, float]:
         )
         for i in range(10_000)
     ]
-    rain = chance.choice([0.0, 0.0, 0.2, 0.6], (10_000, DAY_MIN))
+    rain = chance.choice([0.0, 0.0, 0.2, 0.6], (DAY_MIN, 10_000))
     took = []
     for _ in range(3):
         model = Tier1(catchments)

@@ -39,11 +39,11 @@ def test_curve_numbers_of_technical_release_55(rain_in, number, runoff_in):
 
 def test_a_cascade_of_three_reservoirs():
     """60 mm/h for five minutes, K = 15 min: 5.40 mm/h in minute 32, nothing is lost."""
-    rain = np.zeros((1, 600))
-    rain[0, :5] = 60
+    rain = np.zeros((600, 1))
+    rain[:5] = 60
     out, _ = nash(rain, 3, one(900), 60)
-    assert out[0].argmax() + 1 == pytest.approx(32, abs=1)
-    assert out[0].max() == pytest.approx(5.4018, rel=0.005)
+    assert out.argmax() + 1 == pytest.approx(32, abs=1)
+    assert out.max() == pytest.approx(5.4018, rel=0.005)
     assert out.sum() * 60 / 3600 == pytest.approx(5.0, rel=1e-3)
 
 
@@ -54,21 +54,21 @@ def test_the_unit_hydrograph_of_nash():
 
 
 def test_a_linear_reservoir_goes_on_from_its_state():
-    rain = np.random.default_rng(1).random((4, 50)) * 20
+    rain = np.random.default_rng(1).random((50, 4)) * 20
     lag = np.array([300.0, 900, 1800, 60])
     whole, _ = nash(rain, 2, lag, 60)
-    first, state = nash(rain[:, :20], 2, lag, 60)
-    second, _ = nash(rain[:, 20:], 2, lag, 60, state)
-    assert np.allclose(np.hstack([first, second]), whole)
+    first, state = nash(rain[:20], 2, lag, 60)
+    second, _ = nash(rain[20:], 2, lag, 60, state)
+    assert np.allclose(np.vstack([first, second]), whole)
 
 
 def test_effective_rain_is_what_the_storm_leaves_by_its_curve_number():
-    rain = np.full((1, 60), 6 * INCH)  # six inches in an hour
+    rain = np.full((60, 1), 6 * INCH)  # six inches in an hour
     found = effective_rain(rain, one(75), 60)
     assert found.sum() / 60 == pytest.approx(3.28 * INCH, abs=0.1)
     assert (found >= 0).all()
     assert (found <= rain + 1e-9).all()
-    assert discharge(found, one(1)).shape == (1, 60)
+    assert discharge(found, one(1)).shape == (60, 1)
 
 
 def test_a_swale_empties_in_the_time_of_the_norms_example():
@@ -105,7 +105,7 @@ def test_a_bucket_loses_no_water(steps):
 def test_a_cascade_gives_no_more_than_it_got_and_never_less_than_nothing(
     rain, reservoirs
 ):
-    series = np.array([[*rain, *[0.0] * 4000]])
+    series = np.array([*rain, *[0.0] * 4000])[:, None]
     out, _ = nash(series, reservoirs, one(600), 60)
     assert (out >= 0).all()
     assert out.max() <= max(rain) + 1e-9

@@ -181,7 +181,7 @@ class Rainfall:
             return
         rain, _ = await self.minutes(until - DAY_MS, until)
         self.tier1 = Tier1(self.tier1.catchments)
-        self.tier1.step(areal(self.field, rain))
+        self.tier1.step(areal(self.field, rain).T)
 
     async def _finish(self, start: int, end: int) -> None:
         raw, temperature = await self._read(start, end)
@@ -288,7 +288,7 @@ class Rainfall:
         if not catchments:
             return
         over = areal(self.field, rain)
-        flow = await asyncio.to_thread(self.tier1.step, over)
+        flow = await asyncio.to_thread(self.tier1.step, over.T)
         count = over.shape[1]
         words = np.where(np.isnan(over).ravel(), "missing", "good").astype(object)
         names = np.array([c.id for c in catchments], dtype=object)
@@ -300,7 +300,7 @@ class Rainfall:
                 "controller": np.full(over.size, "city", dtype=object),
                 "quality": words,
                 "rain_mm": over.ravel(),
-                "runoff_l_s": flow.ravel(),
+                "runoff_l_s": flow.T.ravel(),
             },
         )
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from duha_backend.errors import Invalid
-from duha_backend.runoff.models import discharge, nash, scs_runoff
+from duha_backend.runoff.models import LITRES, nash, scs_runoff
 from duha_backend.validate import Array
 
 STEP_S = 60.0
@@ -80,27 +80,35 @@ class Tier1:
         self._since = np.full(len(catchments), np.inf)
 
     def step(self, rain_mm: Array) -> Array:
-        """Runoff [L/s] of minutes of rain (n, t) [mm]; NaN counts as none."""
-        rain = np.nan_to_num(np.asarray(rain_mm, dtype=float))
-        effective = rain * self._paved[:, None]
+        """Runoff (t, n) [L/s] of minutes of rain (t, n) [mm]; NaN counts as none."""
+        rain = np.asarray(rain_mm, dtype=float)
+        if np.isnan(rain.sum()):
+            rain = np.nan_to_num(rain)
+        # All is linear from here on: rain becomes litres before it is delayed.
+        litres = self.area_ha * (LITRES * 60)
+        water = rain * (self._paved * litres)
         if self._green.any():
-            effective = effective + self._green_runoff(rain)
-        out = np.empty(rain.shape)
+            water += self._green_runoff(rain) * litres
+        if len(self._groups) == 1:
+            n = self._groups[0][0]
+            out, self._held[n] = nash(water, n, self._lag, STEP_S, self._held[n])
+            return out
+        out = np.empty(water.shape)
         for n, rows in self._groups:
-            out[rows], self._held[n] = nash(
-                effective[rows] * 60, n, self._lag[rows], STEP_S, self._held[n]
+            out[:, rows], self._held[n] = nash(
+                water[:, rows], n, self._lag[rows], STEP_S, self._held[n]
             )
-        return discharge(out, self.area_ha)
+        return out
 
     def _green_runoff(self, rain: Array) -> Array:
         """Of what is not paved, by curve numbers over the storm so far [mm]."""
         found = np.zeros(rain.shape)
         curve = np.where(self._green, self._curve, 100.0)
-        for t in range(rain.shape[1]):
-            self._since = np.where(rain[:, t] > 0, 0.0, self._since + STEP_S)
+        for t in range(len(rain)):
+            self._since = np.where(rain[t] > 0, 0.0, self._since + STEP_S)
             self._fallen = np.where(self._since > self._dry, 0.0, self._fallen)
             before = scs_runoff(self._fallen, curve)
-            self._fallen = self._fallen + rain[:, t]
-            found[:, t] = scs_runoff(self._fallen, curve) - before
+            self._fallen = self._fallen + rain[t]
+            found[t] = scs_runoff(self._fallen, curve) - before
         share = (1 - self._paved) * self._green
-        return np.asarray(found * share[:, None])
+        return np.asarray(found * share)

@@ -1,7 +1,7 @@
 """Models that are always on: many catchments at once, in milliseconds. Pure.
 
 Rain [mm/h] and runoff [mm/h] are over the catchment; `discharge` makes litres a second of
-them. Arrays are (catchments, steps).
+them. Arrays are (steps, catchments), so that a step lies together in memory.
 """
 
 import math
@@ -35,7 +35,7 @@ def rational(coefficient: Array, rain_mm_h: Array, area_ha: Array) -> Array:
 
 def discharge(runoff_mm_h: Array, area_ha: Array) -> Array:
     """Flow [L/s] of runoff [mm/h] from areas [ha]; arrays as in `nash`."""
-    return np.asarray(runoff_mm_h * np.asarray(area_ha)[..., None] * LITRES)
+    return np.asarray(runoff_mm_h * (np.asarray(area_ha) * LITRES))
 
 
 def scs_runoff(rain_mm: Array, curve_number: Array, initial: float = 0.2) -> Array:
@@ -64,16 +64,16 @@ def effective_rain(rain_mm_h: Array, curve_number: Array, step_s: float) -> Arra
 
     Parameters
     ----------
-    rain_mm_h : (n, t) array
+    rain_mm_h : (t, n) array
         Rain [mm/h].
     curve_number : (n,) array
         Of each catchment.
     step_s : float
         Length of a step [s].
     """
-    fallen = np.cumsum(rain_mm_h, axis=1) * step_s / 3600
-    ran = scs_runoff(fallen, np.asarray(curve_number)[:, None])
-    steps = np.diff(ran, axis=1, prepend=0.0)
+    fallen = np.cumsum(rain_mm_h, axis=0) * step_s / 3600
+    ran = scs_runoff(fallen, curve_number)
+    steps = np.diff(ran, axis=0, prepend=0.0)
     return np.asarray(steps * 3600 / step_s)
 
 
@@ -84,7 +84,7 @@ def nash(
 
     Parameters
     ----------
-    rain_mm_h : (n, t) array
+    rain_mm_h : (t, n) array
         Effective rain [mm/h].
     reservoirs : int
         How many; one is the linear reservoir.
@@ -97,7 +97,7 @@ def nash(
 
     Returns
     -------
-    runoff : (n, t) array
+    runoff : (t, n) array
         Outflow of the last reservoir at the end of each step [mm/h].
     state : (reservoirs, n) array
         To go on from.
@@ -107,18 +107,23 @@ def nash(
     Nash (1957), IASH Publ. 45. Each reservoir: q' = (inflow - q) / K; within a step its
     inflow is taken as even, the mean of what the one above gives.
     """
-    decay = np.exp(-step_s / np.asarray(lag_s, dtype=float))
-    mean = (1 - decay) * np.asarray(lag_s) / step_s
-    n, steps = rain_mm_h.shape
-    out = np.empty((n, steps))
+    lag = np.asarray(lag_s, dtype=float)
+    gain = -np.expm1(-step_s / lag)
+    mean = gain * lag / step_s
+    steps, n = rain_mm_h.shape
+    out = np.empty((steps, n))
     held = np.zeros((reservoirs, n)) if state is None else state.copy()
+    apart, inflow = np.empty(n), np.empty(n)
     for step in range(steps):
-        inflow = rain_mm_h[:, step]
+        np.copyto(inflow, rain_mm_h[step])
         for number in range(reservoirs):
-            before = held[number]
-            held[number] = before * decay + inflow * (1 - decay)
-            inflow = inflow + (before - inflow) * mean  # its mean outflow in the step
-        out[:, step] = held[-1]
+            water = held[number]
+            np.subtract(inflow, water, out=apart)
+            if number < reservoirs - 1:  # what flows on is its mean outflow in the step
+                inflow -= apart * mean
+            apart *= gain
+            water += apart
+        out[step] = held[-1]
     return out, held
 
 
