@@ -116,16 +116,35 @@ async def test_a_model_with_long_dry_steps_loses_not_a_drop(dry, process):
     assert any(f"DRY_STEP: {dry} became 00:01:00" in change for change in names.changes)
 
 
-async def test_an_impervious_hectare_runs_off_what_it_must(process):
+READ_RUNOFF = """
+import datetime, json, pathlib, sys
+import numpy as np
+from duha_backend.drainage.engine import Engine
+model = Engine(sys.stdin.buffer.read(), datetime.datetime(2026, 7, 1), pathlib.Path(sys.argv[1]))
+found = {}
+for minute in range(1, 180):
+    model.advance(np.array([36.0]))
+    found[minute] = float(model.read_runoff()[0])
+print(json.dumps(found))
+"""
+
+
+def test_an_impervious_hectare_runs_off_what_it_must(tmp_path):
     """Derived: 36 mm/h on 1 ha of concrete is 100 L/s; the way there by SWMM 5.2.4."""
+    import json
+    import subprocess
+    import sys
+
     raw = sewer(1, ("A",)).replace("1.0 55.0 100 1.0 0", "1.0 100 100 1.0 0")
     raw = raw.replace("0.015 0.2 1.5 5 25", "0.015 0.2 0 0 0")
-    rain = np.full((180, 1), 36.0)
-    _, rows = await live(process, raw.encode(), lambda _: rain)
-    flow = {row.minute: float(row.runoff[0]) for row in rows}
-    expected = {5: 32.779, 10: 68.417, 15: 87.122, 30: 99.298, 60: 99.999}
+    done = subprocess.run(
+        [sys.executable, "-c", READ_RUNOFF, str(tmp_path)],
+        input=raw.encode(), capture_output=True, check=True,
+    )  # fmt: skip
+    flow = json.loads(done.stdout)
+    expected = {5: 32.779, 10: 68.417, 15: 87.122, 30: 99.298, 60: 99.999, 179: 100.001}
     for minute, value in expected.items():
-        assert flow[minute] == pytest.approx(value, abs=0.01), minute
+        assert flow[str(minute)] == pytest.approx(value, abs=0.0015), minute
 
 
 @pytest.mark.parametrize("bad", [np.nan, -1.0, 1e10, np.inf, 401.0])
@@ -200,7 +219,8 @@ async def test_two_replays_are_the_same_to_the_last_bit(process):
         await other.close()
     for a, b in zip(first, second, strict=True):
         assert (a.nodes == b.nodes).all()
-        assert (a.lids == b.lids).all()
+        if a.lids is not None and b.lids is not None:
+            assert (a.lids == b.lids).all()
 
 
 async def test_a_process_that_dies_or_hangs_is_said_to(process):
@@ -218,11 +238,12 @@ async def test_a_process_that_dies_or_hangs_is_said_to(process):
 
 async def test_water_of_rain_gardens_adds_up(process):
     names, rows = await live(process, OWN["gardens"], storm)
-    came, soaked, evaporated, spilled, drained, stored = rows[-1].lids
+    hours = [row.lids for row in rows if row.lids is not None]
+    came, soaked, evaporated, spilled, drained, held = hours[-1] - hours[0]
     assert names.lids[0] == "S0000.0"
-    left = soaked + evaporated + spilled + drained + (stored - rows[0].lids[5])
-    begun = rows[0].lids[0]
-    assert left - rows[0].lids[1] == pytest.approx(came - begun, rel=0.002)
+    assert soaked + evaporated + spilled + drained + held == pytest.approx(
+        came, rel=2e-3
+    )
     assert spilled.max() >= 0
     assert came.max() > 10
 

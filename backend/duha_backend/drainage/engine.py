@@ -14,7 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,14 +51,11 @@ class Snapshot(NamedTuple):
     """Results at one moment: SI units, arrays in the order of the model's names.
 
     `nodes` (3, n): depth [m], inflow [L/s], flooding [L/s]. `links` (2, m): flow [L/s],
-    depth [m]. `runoff` (s,): of subcatchments [L/s]. `lids` (6, k): inflow, infiltrated,
-    evaporated, spilled, drained so far and stored now [mm].
+    depth [m].
     """
 
     nodes: Array
     links: Array
-    runoff: Array
-    lids: Array
 
 
 class Forecast(NamedTuple):
@@ -215,12 +212,7 @@ class Engine:
 
     def read(self) -> Snapshot:
         """Results of now."""
-        return Snapshot(
-            self._read_nodes(range(len(self.nodes))),
-            self._read_links(range(len(self.links))),
-            self._flow * _read(solver.subcatch_get_result, range(len(self.subcatchments)), SubcatchResult.RUNOFF),
-            self._read_lids(),
-        )  # fmt: skip
+        return Snapshot(self.read_nodes(), self._read_links(range(len(self.links))))
 
     def read_nodes(self) -> Array:
         """Depth [m], inflow and flooding [L/s] of every node: (3, n)."""
@@ -243,10 +235,15 @@ class Engine:
 
     def stored_m3(self) -> float:
         """Water in nodes and links [m³]."""
-        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
-        nodes = _read(solver.node_get_result, range(len(self.nodes)), NodeResult.VOLUME)
-        links = _read(solver.link_get_result, range(len(self.links)), LinkResult.VOLUME)
-        return float(nodes.sum() + links.sum()) * volume
+        unit = CUBIC_FOOT_M3 if self.model.american else 1.0
+        return float(solver.system_get_routing_totals().finalStorage) * unit
+
+    def read_runoff(self) -> Array:
+        """Runoff of every subcatchment now (s,) [L/s]."""
+        rows = range(len(self.subcatchments))
+        return self._flow * _read(
+            solver.subcatch_get_result, rows, SubcatchResult.RUNOFF
+        )
 
     def _read_nodes(self, rows: range | list[int]) -> Array:
         found = np.empty((3, len(rows)))
@@ -268,7 +265,8 @@ class Engine:
         found[1] = _read(solver.link_get_result, rows, LinkResult.DEPTH) * self._depth
         return found
 
-    def _read_lids(self) -> Array:
+    def read_lids(self) -> Array:
+        """Of every LID unit (6, k) [mm]: came, soaked, evaporated, spilled, drained, held."""
         found = np.zeros((6, len(self._lids)))
         results = (
             LidResult.INFLOW, LidResult.INFILTRATION, LidResult.EVAPORATION,
@@ -376,7 +374,7 @@ class Engine:
 
 
 def _read(get: Any, rows: range | list[int], what: Any) -> Array:
-    return np.fromiter((get(i, what) for i in rows), np.float64, len(rows))
+    return np.fromiter(map(get, rows, repeat(what)), np.float64, len(rows))
 
 
 def _names(kind: ObjectType) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from duha_backend.drainage.worker import pack
+from duha_backend.drainage.worker import LIDS_MIN, pack
 from duha_backend.errors import Diverged, Invalid
 from duha_backend.validate import Array
 
@@ -39,15 +39,18 @@ class Names:
 
 @dataclass(frozen=True)
 class Row:
-    """Results after so many minutes; arrays as of `engine.Snapshot`."""
+    """Results after so many minutes; arrays as of `engine.Snapshot`.
+
+    `lids` (6, k) as of `Engine.read_lids` each hour, else None; `runoff_mm` so far.
+    """
 
     minute: int
     nodes: Array
     links: Array
-    runoff: Array
-    lids: Array
+    lids: Array | None
     stored_m3: float
     injected_mm: float
+    runoff_mm: float
 
 
 class Process:
@@ -159,8 +162,8 @@ def _row(said: dict[str, Any]) -> Row:
     def array(name: str, rows: int) -> Array:
         return np.frombuffer(said[name]).reshape(rows, -1)
 
+    lids = array("lids", 6) if said["minute"] % LIDS_MIN == 0 else None
     return Row(
-        said["minute"], array("nodes", 3), array("links", 2),
-        np.frombuffer(said["runoff"]), array("lids", 6), said["stored_m3"],
-        said["injected_mm"],
+        said["minute"], array("nodes", 3), array("links", 2), lids, said["stored_m3"],
+        said["injected_mm"], said["runoff_mm"],
     )  # fmt: skip

@@ -74,7 +74,7 @@ class Course:
     nodes: list[int]
     links: list[int]
     rain: Array
-    injected: float = 0.0
+    before: tuple[float, float] = (0.0, 0.0)
     forecast_at: int = 0
     last: Row | None = None
 
@@ -227,12 +227,12 @@ class Runner:
         if not rows:
             return
         course.last = rows[-1]
-        before, course.injected = course.injected, rows[-1].injected_mm
+        before, course.before = course.before, _totals(rows[-1])
         fresh = [row for row in rows if start + row.minute * MINUTE_MS > stored]
         if not fresh:
             return
         if len(fresh) < len(rows):
-            before = rows[-len(fresh) - 1].injected_mm
+            before = _totals(rows[-len(fresh) - 1])
         times = [start + row.minute * MINUTE_MS for row in fresh]
         for kind, frame in _frames(self.model, course, fresh, times, before).items():
             await self._readings.put(kind, frame)
@@ -290,6 +290,10 @@ class Runner:
             state="failed" if len(problems) == len(found) else "complete",
             detail=self.standing.forecast_problem, result=told,
         )  # fmt: skip
+
+
+def _totals(row: Row) -> tuple[float, float]:
+    return row.injected_mm, row.runoff_mm
 
 
 def _has(watch: Watch, names: Names) -> bool:
@@ -363,7 +367,11 @@ def _snapshot(course: Course, standing: Standing) -> dict[str, Any]:
 
 
 def _frames(
-    model: SwmmModel, course: Course, rows: list[Row], times: list[int], before: float
+    model: SwmmModel,
+    course: Course,
+    rows: list[Row],
+    times: list[int],
+    before: tuple[float, float],
 ) -> dict[str, Frame]:
     """Results as they are stored, by kind."""
     names, nodes, links = course.names, course.nodes, course.links
@@ -371,13 +379,20 @@ def _frames(
     link = np.array([row.links[:, links] for row in rows])
     full = np.array(names.full_m)[links]
     filling = np.clip(link[:, 1] / np.where(full > 0, full, np.nan), 0, 1)
-    lid = np.array([row.lids for row in rows])
+    hourly = [
+        (t, row.lids)
+        for t, row in zip(times, rows, strict=True)
+        if row.lids is not None
+    ]
+    lid = np.array([lids for _, lids in hourly]).reshape(-1, 6, len(names.lids))
     injected = np.array([row.injected_mm for row in rows])
+    # What ran off in each row's time [mm on so many ha], as a mean flow [L/s].
+    ran = np.diff([row.runoff_mm for row in rows], prepend=before[1])
     outfalls = set(describe(parse(model.raw)).outfalls)
     out = [i for i, name in enumerate(names.nodes) if name in outfalls]
     whole = {
-        "rain_mm": np.diff(injected, prepend=before),
-        "runoff_l_s": np.array([row.runoff.sum() for row in rows]),
+        "rain_mm": np.diff(injected, prepend=before[0]),
+        "runoff_l_s": np.maximum(0.0, ran) * names.area_ha * 10_000 / (FIVE * 60),
         "outflow_l_s": np.array([row.nodes[1, out].sum() for row in rows]),
         "flooding_l_s": np.array([row.nodes[2].sum() for row in rows]),
         "stored_m3": np.array([row.stored_m3 for row in rows]),
@@ -396,7 +411,7 @@ def _frames(
         "stored_mm",
     )  # fmt: skip
     found["lid"] = _frame(
-        [device(model.id, name) for name in names.lids], times, model.id,
+        [device(model.id, name) for name in names.lids], [t for t, _ in hourly], model.id,
         {name: lid[:, k] for k, name in enumerate(parts)},
     )  # fmt: skip
     return {kind: frame for kind, frame in found.items() if length(frame)}

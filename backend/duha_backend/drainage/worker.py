@@ -17,6 +17,7 @@ import numpy as np
 from duha_backend.drainage.engine import Engine, Snapshot
 from duha_backend.errors import BackendError
 
+LIDS_MIN = 60
 _LENGTH = struct.Struct(">I")
 Said = dict[str, Any]
 
@@ -95,10 +96,17 @@ def _run(model: Engine, asked: Said) -> Said:
 
 
 def _row(model: Engine) -> Said:
+    """Results now; of LID units only each hour, as reading them takes its time."""
     found: Snapshot = model.read()
     row: Said = {name: a.tobytes() for name, a in found._asdict().items()}
-    more = {"stored_m3": model.stored_m3(), "injected_mm": model.injected}
-    return row | more | {"minute": model.minutes}
+    totals = model.runoff_mm()
+    return row | {
+        "minute": model.minutes,
+        "lids": model.read_lids().tobytes() if model.minutes % LIDS_MIN == 0 else b"",
+        "stored_m3": model.stored_m3(),
+        "injected_mm": model.injected,
+        "runoff_mm": totals["runoff"] + totals["drains"],
+    }
 
 
 def _forecast(model: Engine, asked: Said) -> Said:
