@@ -143,6 +143,36 @@ async def test_results_are_kept_with_the_model_as_their_owner(city):
     assert lid[-1]["inflow_mm"] > 10
 
 
+async def test_a_model_without_any_lid_runs_as_well(city):
+    await city.rain(RAIN)
+    await city.until(300)
+    plain = SwmmModel("plain", "Plain", sewer(12, GAUGES[:3]).encode(), replay_days=1)
+    async with running(city, plain, watches=()) as runner:
+        await at(runner, 300)
+        assert runner.standing.problem == ""
+    assert (
+        max(row["depth_m"] for row in await kept(city, device="plain.OVERFLOW")) > 0.3
+    )
+
+
+async def test_a_run_that_has_grown_long_is_begun_anew_in_dry_weather(
+    city, monkeypatch
+):
+    await city.rain(RAIN)
+    await city.until(300)
+    monkeypatch.setattr("duha_backend.drainage.runner.RETRY_S", (0.01,))
+    async with running(city) as runner:
+        await at(runner, 300)
+        first = runner.standing.start
+        await city.until(300 + 3 * 24 * 60)
+        await at(runner, 300 + 3 * 24 * 60)
+        async with asyncio.timeout(20):
+            while runner.standing.start == first:
+                await asyncio.sleep(0.05)
+    states = {run.start: run.state for run in city.runs.page("live")}
+    assert states[first] == "complete"
+
+
 async def test_a_gauge_without_data_is_counted_and_not_made_up(city):
     model = SwmmModel(
         "sewer", "Sewer", RAW, {GAUGES[0]: Place(GAUGES[0])}, replay_days=1

@@ -48,6 +48,8 @@ FIRST_MS = 2 * DAY_MS
 AFTER_MS = 10 * MINUTE_MS
 AGAIN = "again"
 """Marks since when somebody wants everything judged again."""
+ALARM_STEPS, MISSING_STEPS = 12, 3
+"""What was wrong within an hour still is; a quarter without data is missing data."""
 SINK_MS = 3 * 3_600_000
 """So far a late value reaches into the judgement of what came after it."""
 
@@ -85,6 +87,7 @@ class Rainfall:
         self._rules = RainRules("city")
         self._again: int | None = None
         self._history = np.empty((0, 0))
+        self._flags = np.empty((0, 0))
         self._frost = np.empty(0)
         self.places = np.empty((0, 2))
         self.field = Field(np.empty((0, 2)), np.empty((0, 2)))
@@ -172,6 +175,7 @@ class Rainfall:
         start = min(start, due)
         raw, temperature = await self._stored(start - HISTORY_MS, start)
         self._history, self._frost = fives(raw), temperature
+        self._flags = np.zeros((len(self.gauges), 0))
         await self._warm(start)
         self.done = start
 
@@ -190,6 +194,8 @@ class Rainfall:
         found = await self._judged(history, frost, raw, start)
         keep = HISTORY_MS // FIVE_MS
         self._history, self._frost = history[:, -keep:], frost[-keep:]
+        judged = np.concatenate((self._flags, found.flags[:, ::FIVE]), axis=1)
+        self._flags = judged[:, -ALARM_STEPS:]
         self.last = found
         await self._put(start, found, temperature)
         await self._run_off(start, found.rain)
@@ -373,8 +379,11 @@ class Rainfall:
             return []
         found = []
         for row, gauge in enumerate(self.gauges):
-            bits = int(np.bitwise_or.reduce(self.last.flags[row, -60:].astype(int)))
+            flags = self._flags[row, -ALARM_STEPS:].astype(int)
+            bits = int(np.bitwise_or.reduce(flags))
             reasons = [name for i, name in enumerate(FLAGS) if bits & (1 << i)]
+            if not np.isnan(self._history[row, -MISSING_STEPS:]).all():
+                reasons = [name for name in reasons if name != "missing"]
             found += [(code, gauge.id, why) for code, why in _alarms(reasons)]
         return found
 

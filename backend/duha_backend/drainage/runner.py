@@ -117,9 +117,11 @@ class Runner:
             begun = self._now()
             try:
                 await self._live()
-            except (BackendError, OSError) as error:
-                log.warning("model %s: %s", self.model.id, error)
-                self.standing.problem = str(error)
+            except Exception as error:
+                # Whatever it is, it is this model's trouble: the others go on.
+                known = isinstance(error, BackendError | OSError)
+                log.warning("model %s: %s", self.model.id, error, exc_info=not known)
+                self.standing.problem = str(error) or type(error).__name__
                 await self._note_end(str(error))
                 if self.standing.t > begun:
                     tries = 0
@@ -159,10 +161,8 @@ class Runner:
                 log.info("model %s: replayed up to %s", self.model.id, _at(t))
                 continue
             await self._tell(course, t)
-            if (
-                t - start > 2 * self.model.replay_days * DAY_MS
-                and not self.standing.wet
-            ):
+            longest = (2 * self.model.replay_days + 1) * DAY_MS
+            if t - start > longest and not self.standing.wet:
                 await asyncio.to_thread(
                     self._runs.update, run, state="complete", ended=self._now()
                 )
@@ -384,7 +384,9 @@ def _frames(
         for t, row in zip(times, rows, strict=True)
         if row.lids is not None
     ]
-    lid = np.array([lids for _, lids in hourly]).reshape(-1, 6, len(names.lids))
+    lid = np.array([lids for _, lids in hourly]).reshape(
+        len(hourly), 6, len(names.lids)
+    )
     injected = np.array([row.injected_mm for row in rows])
     # What ran off in each row's time [mm on so many ha], as a mean flow [L/s].
     ran = np.diff([row.runoff_mm for row in rows], prepend=before[1])
