@@ -10,7 +10,7 @@ import msgspec
 from duha_backend.alarms.kinds import KINDS as ALARMS
 from duha_backend.api.app import describe
 from duha_contract import messages, topics
-from duha_contract.quantities import KINDS
+from duha_contract.quantities import DERIVED, KINDS
 from duha_edge import profiles
 from duha_edge.site import SiteFile
 
@@ -30,11 +30,11 @@ def quantities() -> str:
         "",
         "Written by `make docs` from `duha_contract.quantities`.",
     ]
-    for kind, found in KINDS.items():
+    for kind, found in (KINDS | DERIVED).items():
+        lines += ["", f"## `{kind}`", ""]
+        if kind in DERIVED:
+            lines += ["Worked out by the backend; controllers do not send it.", ""]
         lines += [
-            "",
-            f"## `{kind}`",
-            "",
             "| column | unit | range | meaning |",
             "|---|---|---|---|",
         ]

@@ -65,6 +65,8 @@ class Settings:
         Where the readings are; None for DuckDB in the data folder.
     scheduler : str
         Address of a dask scheduler for studies; empty for this machine.
+    external_rain : tuple of str
+        Files or addresses of others' rain.
     port : int or None
         Where page and API, or the figures of a worker, are served; None for nowhere.
     """
@@ -83,6 +85,7 @@ class Settings:
     mail: Mail | None = None
     memory_mib: int = 256
     scheduler: str = ""
+    external_rain: tuple[str, ...] = ()
 
     @property
     def alone(self) -> bool:
@@ -140,7 +143,7 @@ class Backend:
         self.leadership = Leadership(self.registry.engine)
         self.drainage = Drainage(
             self.readings, self.registry, self.live, self.books, self.alarms, clock,
-            settings.data / "studies", settings.scheduler,
+            settings.data / "studies", settings.scheduler, settings.external_rain,
         )  # fmt: skip
         self.drainage_leadership = Leadership(self.registry.engine, "runoff")
         self._drains = asyncio.Event()

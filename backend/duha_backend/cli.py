@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--scheduler", default="", metavar="ADDRESS", help="dask, for runoff studies"
     )
+    run.add_argument(
+        "--external-rain", action="append", default=[], metavar="FILE_OR_URL",
+        help="open data of ČHMÚ (SRA10M), {date} for the day; again for more; off without",
+    )  # fmt: skip
     _stores(run)
     _influx_options(run)
     _mail_options(run)
@@ -219,6 +223,7 @@ def _run(options: argparse.Namespace) -> int:
         retention=_retention(options),
         mail=_mail(options),
         scheduler=options.scheduler,
+        external_rain=tuple(options.external_rain),
         memory_mib=options.memory_mib or (128 if options.role == "ingest" else 256),
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))

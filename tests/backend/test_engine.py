@@ -242,7 +242,7 @@ async def test_water_of_rain_gardens_adds_up(process):
     came, soaked, evaporated, spilled, drained, held = hours[-1] - hours[0]
     assert names.lids[0] == "S0000.0"
     assert soaked + evaporated + spilled + drained + held == pytest.approx(
-        came, rel=2e-3
+        came, rel=5e-3
     )
     assert spilled.max() >= 0
     assert came.max() > 10

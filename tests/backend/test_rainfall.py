@@ -69,6 +69,7 @@ async def test_without_neighbours_missing_stays_missing(city):
     )
     async with wet_city(city.folder / "lonely") as lonely:
         await lonely.rain(SHOWER, gauges=GAUGES[:1])
+        await lonely.until(30)
         await lonely.until(120)
         rain, _ = await judged(lonely)
         assert np.isnan(rain[1:]).all()

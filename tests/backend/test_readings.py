@@ -70,6 +70,22 @@ def test_an_influxdb_2_or_3():
     pytest.skip(f"set {REMOTE} (_TOKEN, _ORG) to run the suite against one")
 
 
+def judged(rows):
+    """What was worked out of rain: (device, ts, rain_mm, quality)."""
+    device, ts, mm, quality = (list(column) for column in zip(*rows, strict=True))
+    return {
+        "device": np.array(device, dtype=object),
+        "ts": np.array(ts, dtype=np.int64),
+        "controller": np.full(len(ts), "RVO-001", dtype=object),
+        "quality": np.array(quality, dtype=object),
+        "raw_mm": np.array(mm, dtype=float),
+        "rain_mm": np.array(mm, dtype=float),
+        "quality_index": np.ones(len(ts)),
+        "flags": np.zeros(len(ts)),
+        "temperature_c": np.full(len(ts), np.nan),
+    }
+
+
 @pytest.fixture(params=STORES)
 async def store(request, tmp_path):
     """Each store in turn, empty."""
@@ -609,3 +625,50 @@ def test_ranges_are_joined():
         _include(ranges, n, n)
     assert {n for a, b in ranges for n in range(a, b + 1)} == set(numbers)
     assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
+
+
+# -- what was worked out -------------------------------------------------------------------
+
+
+async def test_what_was_worked_out_is_replaced_by_what_is_put_last(store):
+    minute = 60_000
+    first = [("G1", T0 + k * minute, 0.2, "good") for k in range(10)]
+    await store.put("rain", judged([*first, ("G2", T0, 0.4, "good")]))
+    again = [("G1", T0 + k * minute, 0.5, "filled") for k in range(2, 5)]
+    await store.put("rain", judged(again))
+    frame = await store.window("rain", "G1", T0, T0 + 10 * minute)
+    rows = rows_of(frame)
+    assert [row["rain_mm"] for row in rows] == [0.2, 0.2, 0.5, 0.5, 0.5, *[0.2] * 5]
+    assert [row["quality"] for row in rows][2:5] == ["filled"] * 3
+    assert [
+        row["rain_mm"]
+        for row in rows_of(await store.window("rain", "G2", T0, T0 + minute))
+    ] == [0.4]
+    latest = {
+        row["device"]: row["ts"] for row in rows_of(await store.latest("rain", T0))
+    }
+    assert latest == {"G1": T0 + 9 * minute, "G2": T0}
+    sums = await store.rain(T0, T0 + 10 * minute, 5 * minute, "rain")
+    found = {(r["device"], r["ts"]): r["rain_mm"] for r in rows_of(sums)}
+    assert found[("G1", T0)] == pytest.approx(1.9)
+    assert found[("G2", T0)] == pytest.approx(0.4)
+    exported = [f async for f in store.export("rain", T0, T0 + 10 * minute)]
+    assert sum(length(frame) for frame in exported) == 11
+    assert (await store.counts())["rain"] >= 11
+
+
+async def test_floats_come_back_to_the_last_bit(store):
+    value = 0.1 + 0.2 + 1e-13
+    await store.put("rain", judged([("G1", T0, value, "good")]))
+    frame = await store.window("rain", "G1", T0, T0 + 1)
+    assert frame["rain_mm"][0] == value
+
+
+async def test_judged_rain_outlives_raw_readings(tmp_path):
+    store = DuckReadings(tmp_path / "readings.duckdb")
+    await store.write([rain("G1", T0, 0.2)], T0)
+    await store.put("rain", judged([("G1", T0, 0.2, "good")]))
+    await store.expire(Retention(raw=31, quarters=1100, days=None), T0 + 2000 * DAY_MS)
+    assert length(await store.window("rain_gauge", "G1", T0 - 1, T0 + 1)) == 0
+    assert length(await store.window("rain", "G1", T0 - 1, T0 + 1)) == 1
+    await store.close()

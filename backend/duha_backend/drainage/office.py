@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,6 +11,7 @@ from duha_backend.alarms.engine import Holds, News
 from duha_backend.alarms.kinds import OF_RAIN
 from duha_backend.alarms.office import Office
 from duha_backend.books import Books
+from duha_backend.drainage.external import EVERY_S, External
 from duha_backend.drainage.rainfall import Rainfall
 from duha_backend.drainage.runner import Runner
 from duha_backend.drainage.runs import Runs
@@ -45,17 +46,22 @@ class Drainage:
         When it is.
     folder, scheduler : Path, str
         Where outcomes of studies are kept, and who reckons them, as of `Studies`.
+    external : sequence of str
+        Where rain of others is from, as of `External`.
     """
 
     def __init__(
         self, readings: Readings, registry: Registry, live: Live, books: Books,
         alarms: Office, clock: Clock, folder: Path, scheduler: str = "",
+        external: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.rainfall = Rainfall(readings, registry, live, books)
         self.runs = Runs(registry.engine)
         self._studies = Studies(
             self.runs, registry, readings, folder, clock.now_ms, scheduler
         )
+        self._external = External(external, readings, live, books)
+        self._external_at = float("-inf")
         self._readings = readings
         self._registry = registry
         self._live = live
@@ -104,6 +110,9 @@ class Drainage:
         now = self._clock.now_ms()
         try:
             await self._look()
+            if self._clock.source() >= self._external_at + EVERY_S:
+                self._external_at = self._clock.source()
+                await self._external.take(now)
             await self.rainfall.tend(now)
             await self._judge(now)
         except StoreDown as error:

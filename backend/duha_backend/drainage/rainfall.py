@@ -86,6 +86,7 @@ class Rainfall:
         self._care: dict[str, GaugeCare] = {}
         self._rules = RainRules("city")
         self._again: int | None = None
+        self._since: int | None = None
         self._history = np.empty((0, 0))
         self._flags = np.empty((0, 0))
         self._frost = np.empty(0)
@@ -101,6 +102,8 @@ class Rainfall:
             return
         delay = round(self._rules.delay_min * MINUTE_MS)
         due = (now - delay) // FIVE_MS * FIVE_MS
+        if self._since is None:  # what was before anybody looked is not missing now
+            self._since = due + MISSING_STEPS * FIVE_MS
         if self.done is None:
             await self._begin(due)
         while self.done is not None and self.done < due:
@@ -375,14 +378,15 @@ class Rainfall:
 
     def standing(self) -> list[tuple[str, str, str]]:
         """What is wrong with gauges now: code of the alarm, gauge, reasons."""
-        if self.last is None:
+        if self.last is None or self.done is None:
             return []
         found = []
         for row, gauge in enumerate(self.gauges):
             flags = self._flags[row, -ALARM_STEPS:].astype(int)
             bits = int(np.bitwise_or.reduce(flags))
             reasons = [name for i, name in enumerate(FLAGS) if bits & (1 << i)]
-            if not np.isnan(self._history[row, -MISSING_STEPS:]).all():
+            silent = np.isnan(self._history[row, -MISSING_STEPS:]).all()
+            if not silent or self._since is None or self.done < self._since:
                 reasons = [name for name in reasons if name != "missing"]
             found += [(code, gauge.id, why) for code, why in _alarms(reasons)]
         return found

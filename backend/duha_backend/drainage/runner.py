@@ -274,16 +274,21 @@ class Runner:
         ]
         self.standing.forecast_problem = "; ".join(problems)
         for watch in mine:
-            ahead = reached(watch, courses[watch.id], FIVE)
-            self.standing.stages.setdefault(watch.id, {})["ahead"] = [
-                one._asdict() for one in ahead
+            now = self.standing.stages.setdefault(watch.id, {})
+            stage = now.get("stage", 0)
+            now["ahead"] = [
+                one._asdict()
+                for one in reached(watch, courses[watch.id], FIVE)
+                if one.stage > stage
             ]
             likely = {
                 name: values for name, values in courses[watch.id].items()
                 if name in ("dry", "persistence")
             }  # fmt: skip
-            self.standing.stages[watch.id]["likely"] = [
-                one._asdict() for one in reached(watch, likely, FIVE)
+            now["likely"] = [
+                one._asdict()
+                for one in reached(watch, likely, FIVE)
+                if one.stage > stage
             ]
         await asyncio.to_thread(
             self._runs.update, run, ended=self._now(), warm=True,
