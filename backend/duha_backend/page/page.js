@@ -4,6 +4,7 @@ import * as detail from './detail.js';
 import * as dim from './dim.js';
 import * as l10n from './l10n.js';
 import * as rain from './rain.js';
+import * as runoff from './runoff.js';
 import {makeMap} from './map.js';
 import {isProblem, nameOf} from './states.js';
 
@@ -160,7 +161,7 @@ async function pick(index) {
 
 async function refresh() {
   controllers = await api.get('/controllers');
-  await Promise.all([rain.refresh(city.gauges), dim.refresh(), chosen === null ? null : detail.show(city.luminaires.id[chosen])]);
+  await Promise.all([rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), chosen === null ? null : detail.show(city.luminaires.id[chosen])]);
   showProblems();
   showPlaces();
 }

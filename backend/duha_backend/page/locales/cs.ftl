@@ -84,3 +84,13 @@ cabinet-stale = rozvaděč { $id }: { $age } bez dat
 rain = Srážky za poslední 2 hodiny, mm za 5 minut, a jejich úhrn
 gauge-total = celkem { $total }
 gauge-silent = mlčí
+
+runoff = Odtok
+watch-stage = { $value } · SPA { $stage }
+watch-ahead = SPA { $stage } za { $minutes } min: { $member }
+watch-calm = žádný stupeň není na dohled
+watch-failed = model neběží
+member-dry = i když přestane pršet
+member-persistence = bude-li pršet dál
+member-more = zesílí-li déšť o polovinu
+member-design = přijde-li návrhový déšť

@@ -81,3 +81,13 @@ cabinet-stale = cabinet { $id }: no data for { $age }
 rain = Rain of the last 2 hours, mm in 5 minutes, and its sum
 gauge-total = { $total } in total
 gauge-silent = silent
+
+runoff = Runoff
+watch-stage = { $value } · stage { $stage }
+watch-ahead = stage { $stage } in { $minutes } min: { $member }
+watch-calm = no stage in sight
+watch-failed = the model does not run
+member-dry = even if the rain stops
+member-persistence = if the rain goes on
+member-more = if the rain grows by half
+member-design = if the design rain comes
