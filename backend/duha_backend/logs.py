@@ -34,4 +34,5 @@ def begin() -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=os.environ.get("DUHA_LOG", "INFO"), handlers=[handler])
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "fontTools"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -239,7 +239,7 @@ class Town:
             body = {"name": name, "inp": text, "replay_days": 1}
             self.ask("PUT", f"/models/sewer-{variant}", body)
             watch = {
-                "name": f"Overflow chamber, {name.lower()}", "model": f"sewer-{variant}",
+                "name": f"{name}: overflow chamber", "model": f"sewer-{variant}",
                 "object": OVERFLOW, "stages": CHAMBER_STAGES_M,
             }  # fmt: skip
             self.ask("PUT", f"/watches/chamber-{variant}", watch)

@@ -12,6 +12,8 @@ from duha_sim.sewer import sewer
 from tests.backend.test_api import started
 from tests.backend.wet_city import GAUGES, MINUTE, PLACES, store_rain
 
+pytestmark = pytest.mark.system
+
 HOURS = 8
 RAIN = np.zeros((4, HOURS * 60))
 RAIN[:, 360:] = np.random.default_rng(5).choice([0.0, 0.2, 0.4, 1.0], (4, 120))

@@ -135,9 +135,10 @@ def test_blocked_gauges_are_found_in_the_first_rain(left, soon):
         gauge = int(chance.integers(20))
         onset = int(chance.integers(300 * STEPS_A_DAY))
         first = min(500, onset)
-        spoiled = rain[:, onset - first : onset + 45 * STEPS_A_DAY].copy()
-        spoiled[gauge, first:] *= left
-        flagged = judge(tipped(spoiled), PLACES).flags[gauge, first:] & BLOCKED
+        some = [gauge, *near[gauge]]
+        spoiled = rain[some, onset - first : onset + 45 * STEPS_A_DAY].copy()
+        spoiled[0, first:] *= left
+        flagged = judge(tipped(spoiled), PLACES[some]).flags[0, first:] & BLOCKED
         hits = np.flatnonzero(flagged)
         assert len(hits), "found at all"
         around = rain[near[gauge], onset:][:, : hits[0] + 1].min(axis=0)

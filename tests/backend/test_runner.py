@@ -15,6 +15,8 @@ from duha_backend.runoff.watch import Watch
 from duha_sim.sewer import sewer
 from tests.backend.wet_city import GAUGES, MINUTE, T0, wet_city
 
+pytestmark = pytest.mark.system
+
 RAW = sewer(12, GAUGES[:3], "gardens").encode()
 MODEL = SwmmModel("sewer", "Sewer", RAW, replay_days=1)
 LEVEL = Watch(

@@ -236,6 +236,7 @@ def test_a_watch_that_cannot_be_is_refused(bad):
 # -- the command line ---------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_two_scenarios_are_compared_on_the_command_line(tmp_path, capsys):
     for name, raw in MODELS[:2]:
         (tmp_path / f"{name}.inp").write_bytes(raw)
@@ -257,6 +258,7 @@ def test_two_scenarios_are_compared_on_the_command_line(tmp_path, capsys):
     assert "under which rain" in capsys.readouterr().err
 
 
+@pytest.mark.system
 def test_a_model_is_fitted_on_the_command_line(tmp_path, capsys):
     raw = MODELS[0][1].replace(b"FLOW_ROUTING DYNWAVE", b"FLOW_ROUTING KINWAVE")
     (tmp_path / "m.inp").write_bytes(raw)
@@ -280,6 +282,7 @@ def test_a_model_is_fitted_on_the_command_line(tmp_path, capsys):
     assert describe(parse((tmp_path / "m.fitted.inp").read_bytes()))
 
 
+@pytest.mark.system
 def test_a_killed_study_leaves_no_process_behind(tmp_path):
     """Its pool ends with it."""
     import os

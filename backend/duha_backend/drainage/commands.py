@@ -132,7 +132,8 @@ def _write_table(path: Path, outcomes: Any) -> None:
             mine = [o.model for o in outcomes if o.rain == rain]
             writer.writerow(["rain", "measure", "unit", *mine, "limit"])
             for line in compared(outcomes, rain):
-                writer.writerow([rain, line.name, line.unit, *line.values, line.limit])
+                values = [None if v is None else round(v, 3) for v in line.values]
+                writer.writerow([rain, line.name, line.unit, *values, line.limit])
 
 
 def _named(text: str) -> tuple[str, bytes]:

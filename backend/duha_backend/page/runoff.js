@@ -49,7 +49,7 @@ function say({figure}, watch) {
   const value = watch.value === undefined ? '–' : `${number(watch.value, watch.what === 'depth_m' ? 2 : 0)} ${unit}`;
   now.textContent = watch.stage ? t('watch-stage', {value, stage: STAGES[watch.stage - 1]}) : value;
   now.className = `now${watch.stage ? ` stage-${watch.stage}` : ''}`;
-  const next = (watch.ahead ?? [])[0];
+  const next = [...(watch.likely ?? []), ...(watch.ahead ?? [])][0];  // the likely before the possible
   ahead.textContent = watch.model.run?.state === 'failed' ? t('watch-failed')
     : next ? t('watch-ahead', {stage: STAGES[next.stage - 1], minutes: number(next.minutes), member: t(`member-${next.member}`)}) : t('watch-calm');
 }
@@ -61,7 +61,7 @@ function make(watch) {
   document.querySelector('#watches').append(figure);
   const limits = {most: 1};
   const chart = new uPlot({
-    width: 240, height: 110, legend: {show: false}, cursor: {drag: {x: false, y: false}},
+    width: 240, height: 100, legend: {show: false}, cursor: {drag: {x: false, y: false}},
     scales: {x: {time: true}, y: {range: () => [0, limits.most]}},
     axes: [
       {...GREY, size: 26, values: (_, splits) => splits.map(s => clock(s * 1000)), space: 50},
