@@ -153,6 +153,13 @@ def _alarms(options: argparse.Namespace) -> int:
 
 def ask(options: argparse.Namespace, method: str, path: str, body: Any = None) -> Any:
     """Ask the backend; its problem documents become errors."""
+    return json.loads(fetch(options, method, path, body) or b"null")
+
+
+def fetch(
+    options: argparse.Namespace, method: str, path: str, body: Any = None
+) -> bytes:
+    """What the backend answers, as it is."""
     file = options.token_file
     token = (
         file.read_text("utf-8").strip() if file else os.environ.get("DUHA_TOKEN", "")
@@ -172,7 +179,8 @@ def ask(options: argparse.Namespace, method: str, path: str, body: Any = None) -
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return json.loads(answer.read() or b"null")
+            raw: bytes = answer.read()
+            return raw
     except urllib.error.HTTPError as error:
         raise _problem(error) from None
     except urllib.error.URLError as error:

@@ -179,3 +179,19 @@ def test_readings_are_spread_over_the_minutes_that_they_cover():
     assert found[:2] == pytest.approx([0.2, 0.1 + 0.1])
     assert found[2] == pytest.approx(0.1)
     assert np.isnan(found[3]), "a reading after long silence says not when it rained"
+
+
+def test_gardens_of_a_catchment_hold_its_runoff_back():
+    from duha_backend.runoff.catchments import Tier1
+
+    plain = Catchment("C1", "", 49.7, 13.4, area_ha=1, coefficient=0.5)
+    green = Catchment("C2", "", 49.7, 13.4, area_ha=1, coefficient=0.5, garden_m2=250)
+    rain = np.zeros((600, 2))
+    rain[10:40] = 0.5
+    model = Tier1([plain, green])
+    ran = model.step(rain).sum(axis=0) * 60 / 1000
+    assert ran[0] == pytest.approx(15 / 1000 * 10_000 * 0.5, rel=0.01)
+    assert ran[1] == pytest.approx(ran[0] / 2, rel=0.02), "half of it drains to gardens"
+    held = model.gardens
+    left = held.infiltrated_m3 + held.spilled_m3 + held.volume_m3()
+    assert left[0] == pytest.approx(ran[0] / 2, rel=0.01)

@@ -140,13 +140,13 @@ def test_a_calibration_finds_the_factors_that_were_hidden():
     seen = modelled(raw, nothing, truth)
     event = nothing._replace(values=seen)
     found = calibrate(
-        raw, [event], {"imperviousness": (0.5, 1.5), "width": (0.3, 2.0)}, most_runs=200
+        raw, [event], {"imperviousness": (0.5, 1.5), "width": (0.3, 2.0)}, most_runs=100
     )
     assert found.factors["imperviousness"] == pytest.approx(0.8, abs=0.05)
     assert (found.before[0].nse or 0) < 0.95
     assert (found.after[0].nse or 0) > 0.99
     assert abs(found.after[0].volume_pct or 0) < 3
-    assert found.runs <= 260
+    assert found.runs <= 160
 
 
 def test_factors_change_what_they_name_and_nothing_else():

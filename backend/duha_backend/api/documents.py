@@ -276,6 +276,10 @@ class CatchmentIn(_In):
     dry_h: float = Field(6, gt=0)
     reservoirs: int = Field(2, ge=1, le=10)
     lag_min: float = Field(10, gt=0)
+    garden_m2: float = Field(0, ge=0, description="Rain gardens and swales [m²].")
+    garden_share: float = Field(0.5, ge=0, le=1)
+    garden_depth_m: float = Field(0.25, gt=0)
+    garden_conductivity_m_s: float = Field(5e-6, ge=0)
     outline: list[tuple[float, float]] = Field([], max_length=2000)
 
 

@@ -5,6 +5,7 @@ import datetime as dt
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,9 +26,11 @@ from duha_backend.drainage.paper import comparison
 from duha_backend.drainage.process import Names, Process
 from duha_backend.drainage.runs import Run
 from duha_backend.drainage.studies import Asked, DesignStorm, Happened, outcomes_of
-from duha_backend.errors import NotFound
+from duha_backend.errors import Invalid, NotFound
+from duha_backend.rain.exchange import Series, to_pi
+from duha_backend.readings import DAY_MS, length
 from duha_backend.registry import tag
-from duha_backend.runoff.live import Place, SwmmModel, rain_field
+from duha_backend.runoff.live import Place, SwmmModel, device, rain_field
 from duha_backend.runoff.study import compared, summary
 from duha_backend.runoff.watch import Watch
 
@@ -144,6 +147,38 @@ async def forecast(name: str, services: S) -> dict[str, Any]:
             told: dict[str, Any] = {"run": run.id, "t0": iso(run.t0), **result}
             return told
     raise NotFound(f"model {name!r} has no forecast yet")
+
+
+@router.get("/models/{name}/export.json")
+async def export(
+    name: str, services: S, since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+) -> Response:  # fmt: skip
+    """What is watched in a model, as it was, as Delft-FEWS PI-JSON."""
+    await _find(services, name)
+    end = to_ms(until) if until else services.now_ms()
+    start = to_ms(since) if since else end - DAY_MS
+    if not start < end <= start + 31 * DAY_MS:
+        raise Invalid("since is before until, by 31 days at most")
+    watches = await asyncio.to_thread(services.registry.all, Watch)
+    series = []
+    for watch in watches:
+        if watch.model != name:
+            continue
+        kind = "node" if watch.part == "node" else "conduit"
+        place = device(name, watch.object)
+        frame = await services.readings.window(kind, place, start, end)
+        if length(frame):
+            flags = np.zeros(length(frame), dtype=int)
+            series.append(
+                Series(
+                    watch.object, watch.what, watch.what.split("_", 1)[1].replace("_", "/"),
+                    frame["ts"] / 1000, frame[watch.what], flags, watch.name,
+                    watch.latitude, watch.longitude, accumulative=False,
+                )
+            )  # fmt: skip
+    made = await asyncio.to_thread(to_pi, series, name)
+    return Response(msgspec.json.encode(made), media_type="application/json")
 
 
 @router.get("/runs")

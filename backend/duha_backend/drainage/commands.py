@@ -77,7 +77,24 @@ def add_commands(commands: Any, connected: Callable[[Any], None]) -> None:
     listed = does.add_parser("list", help="how models are running")
     remove = does.add_parser("remove", help="take a model away")
     remove.add_argument("id")
-    for parser in (add, listed, remove):
+    rain = commands.add_parser("rain", help="rain of a running backend")
+    wants = rain.add_subparsers(dest="does", required=True)
+    sums = wants.add_parser("sums", help="sums of 5 minutes to 24 hours, and how rare")
+    export = wants.add_parser("export", help="PI-JSON (.json) or a SWMM file (.dat)")
+    export.add_argument("file", type=Path)
+    for name in ("since", "until"):
+        export.add_argument(f"--{name}", default="", help="as 2026-11-24T18:00Z")
+    take = wants.add_parser("import", help="take PI-JSON of the city's gauges")
+    take.add_argument("file", type=Path)
+    again = wants.add_parser("again", help="judge rain again since a time")
+    again.add_argument("since", help="as 2026-11-01T00:00Z")
+    design = wants.add_parser("design", help="take a table of design rain from CSV")
+    design.add_argument(
+        "file", type=Path, help="duration_min,2,5,10; rows of depths [mm]"
+    )
+    design.add_argument("--id", default="city")
+    design.add_argument("--source", required=True, help="institute, station, years")
+    for parser in (add, listed, remove, sums, export, take, again, design):
         connected(parser)
 
 
@@ -297,5 +314,81 @@ def _remove(options: argparse.Namespace) -> int:
     return 0
 
 
+# -- rain of a backend --------------------------------------------------------------------
+
+
+def rain(options: argparse.Namespace) -> int:
+    """Rain of a running backend."""
+    return _RAIN[options.does](options)
+
+
+def _sums(options: argparse.Namespace) -> int:
+    from duha_backend.asking import ask
+
+    found = ask(options, "GET", "/rain/sums")
+    minutes = [one["duration_min"] for one in found["gauges"][0]["sums"]]
+    print(f"until {found['until']}, sums of so many minutes [mm], return period [a]")
+    print(f"{'gauge':12}" + "".join(f"{m:>14}" for m in minutes))
+    for gauge in found["gauges"]:
+        cells = [
+            "–" if one["depth_mm"] is None
+            else f"{one['depth_mm']:.1f}" + (f" ({one['period']})" if one["period"] else "")
+            for one in gauge["sums"]
+        ]  # fmt: skip
+        print(f"{gauge['gauge']:12}" + "".join(f"{cell:>14}" for cell in cells))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from duha_backend.asking import fetch
+
+    form = options.file.suffix.lstrip(".")
+    if form not in ("json", "dat"):
+        raise Invalid(f"{options.file}: ends in .json (PI-JSON) or .dat (SWMM)")
+    span = {n: getattr(options, n) for n in ("since", "until") if getattr(options, n)}
+    query = f"?{urllib.parse.urlencode(span)}" if span else ""
+    options.file.write_bytes(fetch(options, "GET", f"/rain/export.{form}{query}"))
+    print(options.file)
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from duha_backend.asking import ask
+
+    found = ask(options, "POST", "/rain/import", json.loads(options.file.read_bytes()))
+    print(f"{options.file}: {found['series']} series, {found['values']} values")
+    return 0
+
+
+def _again(options: argparse.Namespace) -> int:
+    from duha_backend.asking import ask
+
+    found = ask(options, "POST", "/rain/again", {"since": options.since})
+    print(f"rain since {found['since']} is judged again, in the background")
+    return 0
+
+
+def _design_rain(options: argparse.Namespace) -> int:
+    from duha_backend.asking import ask
+    from duha_backend.rain.events import Idf
+
+    with options.file.open(encoding="utf-8-sig") as lines:
+        table = Idf.read(lines)
+    body = {
+        "name": options.file.stem, "source": options.source,
+        "durations_min": table.durations.tolist(), "periods_a": table.periods.tolist(),
+        "depth_mm": table.depth.tolist(),
+    }  # fmt: skip
+    ask(options, "PUT", f"/design-rain/{urllib.parse.quote(options.id)}", body)
+    print(
+        f"{options.id}: {len(table.durations)} durations, {len(table.periods)} periods"
+    )
+    return 0
+
+
+_RAIN = {
+    "sums": _sums, "export": _export, "import": _import, "again": _again,
+    "design": _design_rain,
+}  # fmt: skip
 _MODEL = {"add": _add, "list": _list, "remove": _remove}
-COMMANDS = {"compare": compare, "calibrate": calibrate, "model": model}
+COMMANDS = {"compare": compare, "calibrate": calibrate, "model": model, "rain": rain}

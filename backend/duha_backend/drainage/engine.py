@@ -146,13 +146,11 @@ class Engine:
         ]
         self._areas = np.array(area)
         at = {name: i for i, name in enumerate(self.gauges)}
-        self.gauge_rows = np.array(
-            [at[model.gauge_of[name]] for name in self.subcatchments], dtype=np.int64
-        )
-        share = np.bincount(
-            self.gauge_rows, weights=self._areas, minlength=len(self.gauges)
-        )
-        self._share = share / max(share.sum(), 1e-12)
+        share = np.zeros(len(self.gauges))
+        for name, hectares in zip(self.subcatchments, area, strict=True):
+            if model.gauge_of[name] in at:  # on "*" it does not rain
+                share[at[model.gauge_of[name]]] += hectares
+        self._share = share / max(self._areas.sum(), 1e-12)
         full = [model.full.get(name, np.nan) * self._depth for name in self.links]
         self.full_m = np.array(full)
         self._lids = [
