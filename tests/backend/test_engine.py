@@ -236,6 +236,26 @@ async def test_a_process_that_dies_or_hangs_is_said_to(process):
     assert process.pid is None
 
 
+async def test_a_worker_ends_with_whoever_asks_and_leaves_nothing_behind(process):
+    import asyncio
+    import os
+    import pathlib
+
+    await process.open(OWN["today"], START.timestamp())
+    pid, folder = process.pid, pathlib.Path(process._folder.name)
+    assert (folder / "live.inp").exists()
+    process._process.stdin.close()  # as when the backend is killed
+    async with asyncio.timeout(10):
+        while folder.exists():
+            await asyncio.sleep(0.05)
+        while pathlib.Path(f"/proc/{pid}/stat").exists():
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2]
+            if state == "Z":
+                break
+            await asyncio.sleep(0.05)
+    assert os.path.lexists(folder) is False
+
+
 async def test_water_of_rain_gardens_adds_up(process):
     names, rows = await live(process, OWN["gardens"], storm)
     hours = [row.lids for row in rows if row.lids is not None]

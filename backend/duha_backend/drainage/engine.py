@@ -117,6 +117,7 @@ class Engine:
     def __init__(self, raw: bytes, start: dt.datetime, folder: Path) -> None:
         self.model, self.changes = write_live(raw, start, folder)
         names = [str(folder / f"live.{end}") for end in ("inp", "rpt", "out")]
+        self.folder = folder
         self._open = contextlib.ExitStack()
         try:
             self._sim = self._open.enter_context(Simulation(*names))

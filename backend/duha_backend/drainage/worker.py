@@ -6,6 +6,7 @@
 
 import datetime as dt
 import os
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -40,8 +41,9 @@ def main() -> None:
         except BackendError as error:
             said = {"error": str(error), "kind": type(error).__name__}
         send(answers, said)
-    if model is not None:
+    if model is not None:  # whoever asked may have been killed: nothing stays behind
         model.close()
+        shutil.rmtree(model.folder, ignore_errors=True)
 
 
 def receive(pipe: BinaryIO) -> Said | None:
