@@ -281,6 +281,35 @@ def test_each_gage_has_a_series_of_its_own():
     assert len(set(series)) == 3
 
 
+@pytest.mark.parametrize(
+    ("section", "line", "why"),
+    [
+        ("TIMESERIES", 'LEVEL FILE "/etc/passwd"', "series LEVEL reads a file"),
+        ("TEMPERATURE", 'FILE "/etc/passwd"', "temperature reads a file"),
+    ],
+)
+def test_a_model_reads_no_file_of_this_machine(section, line, why):
+    text = OWN["today"].decode() + f"[{section}]\n{line}\n"
+    with pytest.raises(Invalid, match=why):
+        adapt(parse(text), START.replace(tzinfo=None))
+
+
+def test_a_model_writes_no_file_of_this_machine():
+    text = (
+        OWN["gardens"]
+        .decode()
+        .replace(
+            "S0000 GARDEN 1 500 10 0 60 0",
+            'S0000 GARDEN 1 500 10 0 60 0 "/tmp/mine.txt"',
+        )
+    )
+    text += '[FILES]\nSAVE RAINFALL "/tmp/rain.rff"\n'
+    made, changes = adapt(parse(text), START.replace(tzinfo=None))
+    assert "/tmp/" not in made.text()
+    assert "report file of GARDEN in S0000 left out: /tmp/mine.txt" in changes
+    assert "file left out: SAVE RAINFALL /tmp/rain.rff" in changes
+
+
 def test_names_in_quotes_and_comments():
     text = '[OPTIONS]\nFLOW_UNITS LPS ; metric\n[RAINGAGES]\n"Plzeň 1" INTENSITY 0:05 1 TIMESERIES X ;c\n'
     inp = parse(text)

@@ -105,6 +105,8 @@ class Drainage:
                 await self._studies.tend()
             except (SQLAlchemyError, BackendError, OSError) as error:
                 log.warning("studies: %s", error)
+            except Exception:
+                log.exception("studies")
 
     async def _tick(self) -> None:
         now = self._clock.now_ms()
@@ -121,6 +123,9 @@ class Drainage:
             log.warning("rain: %s", str(error).splitlines()[0])
         except BackendError as error:
             log.warning("rain: %s", error)
+        except Exception:
+            # Whatever is wrong with rain must not take the lights with it.
+            log.exception("rain")
 
     async def _look(self) -> None:
         """Models, watches and design rain, when something has changed."""

@@ -118,29 +118,30 @@ class Rainfall:
     # -- what is known of gauges -------------------------------------------------------
 
     async def _look(self) -> None:
+        """Gauges, what is known of them, rules and catchments, when they have changed."""
         number = await asyncio.to_thread(self._registry.change, "wanted")
         seen = (number, self._live.version)
         if seen == self._seen:
             return
-        first, self._seen = self._seen[0] < 0, seen
         assets = [a for a in self._live.assets.values() if a.kind == "rain_gauge"]
-        if [a.id for a in assets] != [a.id for a in self.gauges]:
-            self.done = None  # arrays have another order now
-        self.gauges = assets
-        self.places = np.array(
-            [flat(a.latitude, a.longitude) for a in assets], dtype=float
-        ).reshape(-1, 2)
         care = {c.id: c for c in await self._all(GaugeCare)}
         rules = next((r for r in await self._all(RainRules) if r.id == "city"), None)
         rules = rules or RainRules("city")
-        if not first:
-            self._changed(care, rules)
-        self._care, self._rules = care, rules
         catchments = await self._all(Catchment)
-        if tuple(catchments) != self.tier1.catchments:
-            self.tier1 = Tier1(catchments)
+        if [a.id for a in assets] != [a.id for a in self.gauges]:
+            self.done = None  # arrays have another order now
+        if self._seen[0] >= 0:
+            self._changed(care, rules)
+        self.gauges, self._care, self._rules = assets, care, rules
+        places = [flat(a.latitude, a.longitude) for a in assets]
+        self.places = np.array(places, dtype=float).reshape(-1, 2)
         centres = [flat(c.latitude, c.longitude) for c in catchments]
         self.field = Field(self.places, np.array(centres).reshape(-1, 2))
+        if tuple(catchments) != self.tier1.catchments:
+            self.tier1 = Tier1(catchments)
+            if self.done is not None:
+                await self._warm(self.done)
+        self._seen = seen
 
     async def _all(self, kind: type) -> list:  # type: ignore[type-arg]
         return await asyncio.to_thread(self._registry.all, kind)

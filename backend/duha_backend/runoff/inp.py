@@ -176,6 +176,7 @@ def adapt(inp: Inp, start: dt.datetime) -> tuple[Inp, list[str]]:
         },
         changes,
     )  # fmt: skip
+    _close_files(made, changes)
     _feed(made, changes)
     made.sections["REPORT"] = [
         "INPUT NO", "CONTROLS NO", "SUBCATCHMENTS NONE", "NODES NONE", "LINKS NONE",
@@ -219,6 +220,40 @@ def _feed(inp: Inp, changes: list[str]) -> None:
         )
     inp.sections["RAINGAGES"] = rows
     inp.sections.setdefault("TIMESERIES", []).extend(series)
+
+
+def _close_files(inp: Inp, changes: list[str]) -> None:
+    """A model comes from anybody: it neither reads nor writes files of this machine.
+
+    Raises
+    ------
+    Invalid
+        It needs a file; says which.
+    """
+    rain = {row[5] for row in inp.rows("RAINGAGES") if len(row) > 5}
+    kept = []
+    for line in inp.sections.get("TIMESERIES", ()):
+        words = _words(line)
+        if len(words) > 1 and words[1].upper() == "FILE":
+            if words[0] not in rain:
+                raise Invalid(
+                    f"series {words[0]} reads a file: put its values into the model"
+                )
+            continue  # live rain stands for it
+        kept.append(line)
+    if kept:
+        inp.sections["TIMESERIES"] = kept
+    if any(row[0].upper() == "FILE" for row in inp.rows("TEMPERATURE")):
+        raise Invalid("temperature reads a file: put it into a series of the model")
+    rows = inp.rows("LID_USAGE")
+    for row in rows:
+        if len(row) > 8 and row[8] != "*":
+            changes.append(f"report file of {row[1]} in {row[0]} left out: {row[8]}")
+            row[8] = "*"
+    if rows:
+        inp.sections["LID_USAGE"] = [
+            " ".join(f'"{w}"' if " " in w else w for w in row) for row in rows
+        ]
 
 
 def _drop_files(inp: Inp, changes: list[str]) -> None:
