@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from duha_backend import asking, logs
 from duha_backend.drainage import commands as drainage
 from duha_backend.errors import BackendError
+from duha_backend.grafana import commands as grafana
 
 if TYPE_CHECKING:
     from duha_backend.alarms.deliver import Mail
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--port", type=int, default=1883)
     asking.add_commands(commands)
     drainage.add_commands(commands, asking.connected)
+    grafana.add_commands(commands)
     return parser
 
 
@@ -342,4 +344,5 @@ _COMMANDS = {
     "broker": _broker,
     **asking.COMMANDS,
     **drainage.COMMANDS,
+    **grafana.COMMANDS,
 }
