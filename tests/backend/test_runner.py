@@ -226,3 +226,49 @@ async def test_another_version_of_a_model_begins_cold(city):
         assert runner.standing.start == first, "whole days"
     marks = {run.id.split("-")[0] for run in city.runs.page("live")}
     assert len(marks) == 2
+
+
+async def test_a_failing_model_is_an_alarm_until_it_is_mended(city):
+    import time
+
+    from duha_backend.alarms.office import Office
+    from duha_backend.drainage.office import Drainage
+    from duha_backend.lighting.roads import Roads
+    from duha_contract.clock import Clock
+    from duha_contract.lighting import Sun
+    from duha_contract.programmes import Place as Where
+
+    await city.rain(RAIN)
+    bad = RAW.replace(b"K0003 CIRCULAR", b"K0003 TRIANGEL")
+    city.registry.save(SwmmModel("sewer", "Sewer", bad, replay_days=1))
+    sun = Sun(Where(49.75, 13.38, "Europe/Prague"))
+    office = Office(
+        city.registry, city.live, Roads(city.live), sun, dict, None, "x", time.time
+    )
+    clock = Clock(lambda: T0 / 1000 + 300 * 60)
+    drainage = Drainage(
+        city.readings,
+        city.registry,
+        city.live,
+        city.books,
+        office,
+        clock,
+        city.folder / "studies",
+    )
+    task = asyncio.create_task(drainage.run())
+
+    async def standing(wanted):
+        async with asyncio.timeout(30):
+            while wanted != (("modelFailure", "sewer") in office.book.standing()):
+                await asyncio.sleep(0.1)
+
+    try:
+        await standing(True)
+        (alarm,) = office.book.page(T0)
+        assert "TRIANGEL" in alarm["detail"]
+        city.registry.save(MODEL)
+        await standing(False)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -194,8 +194,12 @@ class Drainage:
         found = []
         for runner in self.runners:
             standing = runner.standing
-            if standing.problem:
-                found.append(("modelFailure", runner.model.id, standing.problem[:300]))
+            behind = (self.rainfall.done or 0) - standing.t
+            problem = standing.problem
+            if not problem and standing.warm and behind > LAG_MS:
+                problem = f"{behind / 60_000:.0f} min behind the rain"
+            if problem:
+                found.append(("modelFailure", runner.model.id, problem[:300]))
             if standing.forecast_problem:
                 found.append(
                     (

@@ -51,6 +51,8 @@ class Standing:
     ----------
     problem, forecast_problem : str
         Why it does not run, or does not look ahead; empty when it does.
+    warm, wet : bool
+        Whether it has been replayed up to where rain is known, and rains now.
     stages : dict
         Of each watch: value now, stage now, and what is reached in which forecast.
     """
@@ -59,6 +61,7 @@ class Standing:
     start: int = 0
     problem: str = ""
     forecast_problem: str = ""
+    warm: bool = False
     wet: bool = False
     missing: int = 0
     run: str = ""
@@ -114,7 +117,6 @@ class Runner:
         """Run until cancelled; begin again, by replay, whenever it has broken down."""
         tries = 0
         while True:
-            begun = self._now()
             try:
                 await self._live()
             except Exception as error:
@@ -123,10 +125,10 @@ class Runner:
                 log.warning("model %s: %s", self.model.id, error, exc_info=not known)
                 self.standing.problem = str(error) or type(error).__name__
                 await self._note_end(str(error))
-                if self.standing.t > begun:
-                    tries = 0
             finally:
                 await self.process.close()
+            if self.standing.warm:
+                tries = 0
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
 
@@ -240,7 +242,7 @@ class Runner:
     async def _tell(self, course: Course, t: int) -> None:
         """Where it stands now, and what may come."""
         watches = list(self._watches())
-        self.standing.problem = ""
+        self.standing.problem, self.standing.warm = "", True
         if course.last is not None:
             self.standing.stages = {
                 w.id: _now_at(w, course) for w in watches if _has(w, course.names)
