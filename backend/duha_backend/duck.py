@@ -15,7 +15,7 @@ import contextlib
 import datetime as dt
 import threading
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +285,9 @@ class DuckReadings:
         if devices:
             bounds.append(list(devices))
         with self._db.cursor() as db:
-            found = await asyncio.to_thread(db.execute, query, bounds)
+            found = await _whole(db, db.execute, query, bounds)
             known = [column[0] for column in found.description or ()]
-            while chunk := await asyncio.to_thread(found.fetchmany, EXPORT_ROWS):
+            while chunk := await _whole(db, found.fetchmany, EXPORT_ROWS):
                 yield _columns(known, chunk)
 
     async def counts(self) -> dict[str, int]:
@@ -503,6 +503,23 @@ class _Held:
             for first, last in found
         ]
         return ranges + [(c, "", 0, -1, k, at) for (c, k), at in self.newest.items()]
+
+
+async def _whole(
+    db: duckdb.DuckDBPyConnection, call: Callable[..., Any], *given: Any
+) -> Any:
+    """A call in a thread that is over when this returns, even when it is cancelled.
+
+    A connection must not be closed while a thread still works with it.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(call, *given))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        db.interrupt()
+        await asyncio.wait([work])
+        work.exception()
+        raise
 
 
 def _include(ranges: list[list[int]], first: int, last: int) -> None:

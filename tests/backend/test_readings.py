@@ -1,5 +1,6 @@
 """What every readings store promises, held against each of them: one suite, real servers."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -671,4 +672,25 @@ async def test_judged_rain_outlives_raw_readings(tmp_path):
     await store.expire(Retention(raw=31, quarters=1100, days=None), T0 + 2000 * DAY_MS)
     assert length(await store.window("rain_gauge", "G1", T0 - 1, T0 + 1)) == 0
     assert length(await store.window("rain", "G1", T0 - 1, T0 + 1)) == 1
+    await store.close()
+
+
+async def test_a_download_that_is_cancelled_lets_go_of_the_store(tmp_path):
+    store = DuckReadings(tmp_path / "readings.duckdb")
+    n = 200_000
+    frame = judged([("G1", T0, 0.2, "good")])
+    many = {name: np.repeat(column, n) for name, column in frame.items()}
+    many["ts"] = T0 + np.arange(n)
+    await store.put("rain", many)
+
+    async def everything():
+        return [f async for f in store.export("rain", T0, T0 + n)]
+
+    for wait in np.linspace(0, 0.15, 12):
+        task = asyncio.create_task(everything())
+        await asyncio.sleep(wait)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert sum(length(frame) for frame in await everything()) == n
     await store.close()
