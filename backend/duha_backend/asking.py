@@ -159,7 +159,7 @@ def ask(options: argparse.Namespace, method: str, path: str, body: Any = None) -
 def fetch(
     options: argparse.Namespace, method: str, path: str, body: Any = None
 ) -> bytes:
-    """What the backend answers, as it is."""
+    """What the backend answers, as it is; a body of bytes is sent as it is."""
     file = options.token_file
     token = (
         file.read_text("utf-8").strip() if file else os.environ.get("DUHA_TOKEN", "")
@@ -171,7 +171,9 @@ def fetch(
     request = urllib.request.Request(  # noqa: S310 - http and https alone
         f"{options.url.rstrip('/')}/api/v1{path}",
         method=method,
-        data=None if body is None else json.dumps(body).encode(),
+        data=body
+        if body is None or isinstance(body, bytes)
+        else json.dumps(body).encode(),
         headers={
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",

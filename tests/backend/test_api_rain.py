@@ -115,6 +115,19 @@ async def test_rain_goes_out_and_comes_in(api, start):
         "POST", "/rain/import", content=json.dumps({**moved, "timeSeries": [one]})
     )
     assert taken == {"series": 1, "values": 30}
+    csv = "gauge;time;rain_mm\nRG-2;2026-10-02T10:01;0,4\nRG-2;2026-10-02T10:02;0,2\n"
+    taken = await api.ask("POST", "/rain/import?form=csv", content=csv)
+    assert taken == {"series": 1, "values": 2}
+    swmm = "RG-3 2026 10 02 10 00 0.6\nRG-3 2026 10 02 10 01 0.2 ; a shower\n"
+    taken = await api.ask("POST", "/rain/import?form=dat", content=swmm)
+    assert taken == {"series": 1, "values": 2}
+    kept = await api.ask(
+        "GET",
+        "/readings/rain_gauge/RG-3?since=2026-10-02T10:00:00Z&until=2026-10-02T10:05:00Z",
+    )
+    assert [(row["ts"], row["rain_mm"]) for row in kept["items"]] == [
+        ("2026-10-02T10:01:00.000Z", 0.6), ("2026-10-02T10:02:00.000Z", 0.2)
+    ]  # fmt: skip
     one["header"]["locationId"] = "NOBODY"
     await api.ask(
         "POST", "/rain/import", expect=404, content=json.dumps({"timeSeries": [one]})

@@ -147,6 +147,37 @@ def test_an_impervious_hectare_runs_off_what_it_must(tmp_path):
         assert flow[str(minute)] == pytest.approx(value, abs=0.0015), minute
 
 
+WITH_OTHER_RAIN = """
+import datetime, pathlib, sys
+import numpy as np
+from duha_backend.drainage.engine import Engine
+from duha_backend.errors import Diverged
+model = Engine(sys.stdin.buffer.read(), datetime.datetime(2026, 7, 1), pathlib.Path(sys.argv[1]))
+for _ in range(10):
+    model.advance(np.full(len(model.gauges), 30.0))
+model.check_rain()
+model.injected += 1e-6
+try:
+    model.check_rain()
+except Diverged as error:
+    print(error)
+"""
+
+
+def test_a_model_that_has_not_got_its_rain_is_found_out(tmp_path):
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_OTHER_RAIN, str(tmp_path)],
+        input=OWN["today"], capture_output=True, check=True,
+    )  # fmt: skip
+    assert (
+        "the model has 5.000000 mm of rain, it was given 5.000001 mm"
+        in done.stdout.decode()
+    )
+
+
 @pytest.mark.parametrize("bad", [np.nan, -1.0, 1e10, np.inf, 401.0])
 async def test_what_is_no_rain_never_reaches_the_engine(bad, process):
     await process.open(OWN["today"], START.timestamp())

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duha_backend.errors import Invalid
-from duha_backend.rain.exchange import Series, from_pi, to_pi, to_swmm
+from duha_backend.rain.exchange import (
+    Series,
+    from_csv,
+    from_pi,
+    from_swmm,
+    to_pi,
+    to_swmm,
+)
 
 T0 = 1_800_000_000.0
 
@@ -80,3 +87,34 @@ def test_wet_steps_for_swmm():
         "SR-01 2027 01 15 08 03 1.4000",
     ]
     assert to_swmm([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "why"),
+    [
+        (from_csv, "a,b\n1,2\n", "the header has gauge"),
+        (from_csv, "gauge,time,rain_mm\nG,yesterday,1\n", "row 2"),
+        (from_csv, "gauge,time,rain_mm\nG,2026-01-01T00:00,much\n", "row 2"),
+        (from_swmm, "G 2026 13 1 0 0 1.0\n", "line 1"),
+        (from_swmm, "G 2026 1 1 0 1.0\n", "line 1"),
+    ],
+)
+def test_what_is_no_rain_of_others_is_refused(read, text, why):
+    with pytest.raises(Invalid, match=why):
+        read(text)
+
+
+def test_a_swmm_file_comes_back_as_it_went():
+    times = np.arange(1, 6) * 60.0 + 1_782_864_000
+    went = Series(
+        "G",
+        "P.obs",
+        "mm",
+        times,
+        np.array([0.2, 0.0, 0.4, 0.0, 1.0]),
+        np.zeros(5, dtype=int),
+    )
+    (back,) = from_swmm(to_swmm([went]))
+    wet = went.values > 0
+    assert back.times.tolist() == times[wet].tolist()
+    assert back.values.tolist() == went.values[wet].tolist()

@@ -26,7 +26,14 @@ from duha_backend.drainage.rainfall import AGAIN, judged_minutes
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.rain.areal import Field, Method
 from duha_backend.rain.events import DesignRain, Idf
-from duha_backend.rain.exchange import Series, from_pi, to_pi, to_swmm
+from duha_backend.rain.exchange import (
+    Series,
+    from_csv,
+    from_pi,
+    from_swmm,
+    to_pi,
+    to_swmm,
+)
 from duha_backend.rain.quality import reasons
 from duha_backend.rain.series import MINUTE_MS
 from duha_backend.rain.statistics import (
@@ -201,12 +208,19 @@ async def export(
 
 
 @router.post("/rain/import", dependencies=[needs("engineer")])
-async def take(request: Request, services: S, who: Who) -> dict[str, Any]:
-    """Take rain of the city's gauges from PI-JSON; then it is judged like any other."""
+async def take(
+    request: Request, services: S, who: Who,
+    form: Literal["json", "csv", "dat"] = "json",
+) -> dict[str, Any]:  # fmt: skip
+    """Take rain of the city's gauges; then it is judged like any other.
+
+    PI-JSON, CSV (``gauge,time,rain_mm``, times at which sums end) or a SWMM rain file of
+    minutes.
+    """
     raw = await request.body()
     if len(raw) > MOST_IMPORT_BYTES:
         raise Invalid(f"an import is {MOST_IMPORT_BYTES // 1_000_000} MB at most")
-    series = await asyncio.to_thread(from_pi, raw)
+    series = await asyncio.to_thread(_read, form, raw)
     messages, bins = [], set()
     for number, one in enumerate(series):
         asset = services.live.assets.get(one.location)
@@ -350,6 +364,13 @@ def _examined(series: Series, controller: str, number: int) -> Examined | None:
     }
     batch = Batch(1, "import", f"import-{time.time_ns():x}", number + 1, "trusted")
     return Examined(controller, batch, [Columns.of("rain_gauge", columns)])
+
+
+def _read(form: str, raw: bytes) -> list[Series]:
+    if form == "json":
+        return from_pi(raw)
+    text = raw.decode("utf-8", "replace")
+    return from_csv(text) if form == "csv" else from_swmm(text)
 
 
 def _plain(column: Any) -> list[Any]:

@@ -84,7 +84,7 @@ def add_commands(commands: Any, connected: Callable[[Any], None]) -> None:
     export.add_argument("file", type=Path)
     for name in ("since", "until"):
         export.add_argument(f"--{name}", default="", help="as 2026-11-24T18:00Z")
-    take = wants.add_parser("import", help="take PI-JSON of the city's gauges")
+    take = wants.add_parser("import", help="take PI-JSON, CSV or a SWMM file of gauges")
     take.add_argument("file", type=Path)
     again = wants.add_parser("again", help="judge rain again since a time")
     again.add_argument("since", help="as 2026-11-01T00:00Z")
@@ -355,7 +355,11 @@ def _export(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from duha_backend.asking import ask
 
-    found = ask(options, "POST", "/rain/import", json.loads(options.file.read_bytes()))
+    form = options.file.suffix.lstrip(".")
+    if form not in ("json", "csv", "dat"):
+        raise Invalid(f"{options.file}: ends in .json (PI-JSON), .csv or .dat (SWMM)")
+    raw = options.file.read_bytes()
+    found = ask(options, "POST", f"/rain/import?form={form}", raw)
     print(f"{options.file}: {found['series']} series, {found['values']} values")
     return 0
 

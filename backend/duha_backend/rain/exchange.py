@@ -1,10 +1,12 @@
-"""Rain to and from others: Delft-FEWS PI-JSON, SWMM rain files. Pure.
+"""Rain to and from others: Delft-FEWS PI-JSON, SWMM rain files, CSV. Pure.
 
 PI-JSON carries numbers as text, dates and times apart, and a value that stands for none. A
 SWMM rain file has a station and a line for each wet step.
 """
 
+import csv
 import datetime as dt
+import io
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -166,3 +168,65 @@ def to_swmm(series: Sequence[Series]) -> str:
                 moment = dt.datetime.fromtimestamp(t - step, dt.UTC)
                 lines.append(f"{each.location} {moment:%Y %m %d %H %M} {value:.4f}")
     return "\n".join(lines) + ("\n" if lines else "")
+
+
+def from_csv(text: str) -> list[Series]:
+    """Series from CSV: ``gauge,time,rain_mm``, a sum at the time at which it ends.
+
+    Times are ISO; without a zone they are UTC. Comma, semicolon or tab; decimal comma or
+    point.
+
+    Raises
+    ------
+    Invalid
+        Names the row that is no such thing.
+    """
+    header = text.split("\n", 1)[0]
+    separator = max(";,\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")), delimiter=separator)
+    names = [name.strip().lower() for name in reader.fieldnames or ()]
+    if not {"gauge", "time", "rain_mm"} <= set(names):
+        raise Invalid(f"the header has gauge, time and rain_mm, not {', '.join(names)}")
+    reader.fieldnames = names
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for number, row in enumerate(reader, 2):
+        try:
+            moment = dt.datetime.fromisoformat(row["time"].strip())
+            aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+            depth = float(row["rain_mm"].strip().replace(",", "."))
+        except (ValueError, AttributeError) as error:
+            raise Invalid(f"row {number}: {error}") from None
+        rows.setdefault(row["gauge"].strip(), []).append((aware.timestamp(), depth))
+    return [_series(gauge, found) for gauge, found in rows.items()]
+
+
+def from_swmm(text: str, step_s: float = 60.0) -> list[Series]:
+    """Series from a SWMM rain file: station, year, month, day, hour, minute, depth.
+
+    Its times are of the beginning of a step; dry steps that it leaves out stay out.
+
+    Raises
+    ------
+    Invalid
+        Names the line that is no such thing.
+    """
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split(";", 1)[0].split()
+        if not words:
+            continue
+        try:
+            station, *date, depth = words
+            year, month, day, hour, minute = (int(part) for part in date)
+            moment = dt.datetime(year, month, day, hour, minute, tzinfo=dt.UTC)
+            rows.setdefault(station, []).append(
+                (moment.timestamp() + step_s, float(depth))
+            )
+        except (ValueError, TypeError) as error:
+            raise Invalid(f"line {number} of the rain file: {error}") from None
+    return [_series(station, found) for station, found in rows.items()]
+
+
+def _series(gauge: str, rows: list[tuple[float, float]]) -> Series:
+    times, depths = np.array(sorted(rows)).T
+    return Series(gauge, "P.obs", "mm", times, depths, np.zeros(len(times), dtype=int))
