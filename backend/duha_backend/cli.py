@@ -126,6 +126,10 @@ def _stores(parser: argparse.ArgumentParser) -> None:
         help="postgresql+psycopg://user@host/database; SQLite in --data when left out"
         " (DUHA_REGISTRY)",
     )  # fmt: skip
+    parser.add_argument(
+        "--registry-password-file", type=Path, default=None,
+        help="file with the password of --registry",
+    )  # fmt: skip
 
 
 def _influx_options(parser: argparse.ArgumentParser) -> None:
@@ -188,11 +192,22 @@ def _mail(options: argparse.Namespace) -> "Mail | None":
     )
 
 
+def _registry_url(options: argparse.Namespace) -> str:
+    """The registry's URL, with the password that stands in a file."""
+    from sqlalchemy.engine import make_url
+
+    file: Path | None = options.registry_password_file
+    if not options.registry or file is None:
+        return str(options.registry)
+    url = make_url(options.registry).set(password=file.read_text("utf-8").strip())
+    return url.render_as_string(hide_password=False)
+
+
 def _registry(options: argparse.Namespace) -> "Registry":
     from duha_backend.registry import Registry
 
     if options.registry:
-        return Registry(options.registry)
+        return Registry(_registry_url(options))
     options.data.mkdir(parents=True, exist_ok=True)
     return Registry.in_folder(options.data)
 
@@ -220,7 +235,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.port or options.role in ("ingest", "control", "runoff")
         else 8470,
         roles=frozenset(ROLES if options.role == "all" else (options.role,)),
-        registry=options.registry,
+        registry=_registry_url(options),
         influx=_influx(options),
         retention=_retention(options),
         mail=_mail(options),
