@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from fpdf import FPDF, FontFace
 
-from duha_backend.energy.paper import FONTS
 from duha_backend.runoff.study import EVERY_MIN, Line, Outcome, compared
+from duha_backend.sheet import DIM, INK, landscape
 
-_INK, _DIM = (34, 38, 46), (120, 126, 138)
 _COLOURS = ((44, 96, 168), (70, 140, 90), (196, 120, 40), (140, 70, 150), (90, 90, 90))
 WORDS: dict[str, dict[str, str]] = {
     "en": {
@@ -51,11 +50,7 @@ def comparison(title: str, outcomes: Sequence[Outcome], language: str = "cs") ->
         Of the words.
     """
     words = WORDS[language]
-    pdf = FPDF(orientation="landscape", format="A4")
-    pdf.set_lang(language)
-    pdf.set_title(f"{words['title']}: {title}")
-    pdf.add_font("DejaVu", "", FONTS / "DejaVuSans.ttf")
-    pdf.add_font("DejaVu", "B", FONTS / "DejaVuSans-Bold.ttf")
+    pdf = landscape(f"{words['title']}: {title}", language)
     for rain in dict.fromkeys(outcome.rain for outcome in outcomes):
         _page(
             pdf, title, [o for o in outcomes if o.rain == rain], rain, words, language
@@ -68,7 +63,7 @@ def _page(
     language: str,
 ) -> None:  # fmt: skip
     pdf.add_page()
-    pdf.set_text_color(*_INK)
+    pdf.set_text_color(*INK)
     pdf.set_font("DejaVu", "B", 16)
     pdf.cell(0, 10, f"{words['title']}: {title}", new_x="LMARGIN", new_y="NEXT")
     pdf.set_font("DejaVu", "", 10)
@@ -84,7 +79,7 @@ def _page(
         )
         pdf.set_y(top + 62)
     pdf.set_font("DejaVu", "", 7.5)
-    pdf.set_text_color(*_DIM)
+    pdf.set_text_color(*DIM)
     pdf.set_x(10)
     pdf.multi_cell(0, 4, words["method"], new_x="LMARGIN", new_y="NEXT")
 
@@ -154,7 +149,7 @@ def _chart(
     """Courses as lines, up to where nothing changes any more."""
     width, height = 125.0, 42.0
     most = max((max(course, default=0.0) for course in courses), default=0.0)
-    pdf.set_text_color(*_INK)
+    pdf.set_text_color(*INK)
     pdf.set_font("DejaVu", "B", 8.5)
     pdf.text(x, y, title)
     pdf.set_font("DejaVu", "", 7)
@@ -162,7 +157,7 @@ def _chart(
         return
     longest = max(_lasting(course, most) for course in courses)
     hours = max(1.0, longest * EVERY_MIN / 60)
-    pdf.set_draw_color(*_DIM)
+    pdf.set_draw_color(*DIM)
     pdf.set_line_width(0.2)
     bottom = y + 4 + height
     pdf.line(x + 12, bottom, x + width, bottom)

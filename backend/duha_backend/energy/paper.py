@@ -2,16 +2,15 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fpdf import FPDF, FontFace
 
 from duha_backend.energy.book import Line
 from duha_backend.lighting.tariff import BEFORE, UNDIMMED
+from duha_backend.sheet import DIM, INK, landscape
 
-FONTS = Path(__file__).parent.parent / "page" / "vendor"
-_INK, _DIM, _SAVED = (34, 38, 46), (120, 126, 138), (70, 140, 90)
+_SAVED = (70, 140, 90)
 
 
 class Words(NamedTuple):
@@ -79,12 +78,7 @@ def report(
         Of the words.
     """
     words = WORDS[language]
-    pdf = FPDF(orientation="landscape", format="A4")
-    pdf.set_lang(language)
-    pdf.set_title(f"{words.title}: {city}")
-    pdf.add_font("DejaVu", "", FONTS / "DejaVuSans.ttf")
-    pdf.add_font("DejaVu", "B", FONTS / "DejaVuSans-Bold.ttf")
-    pdf.set_text_color(*_INK)
+    pdf = landscape(f"{words.title}: {city}", language)
     pdf.add_page()
     pdf.set_font("DejaVu", "B", 16)
     pdf.cell(0, 10, f"{words.title}: {city}", new_x="LMARGIN", new_y="NEXT")
@@ -101,7 +95,7 @@ def report(
         pdf.cell(0, 8, words.nothing, new_x="LMARGIN", new_y="NEXT")
     pdf.ln(3)
     pdf.set_font("DejaVu", "", 8)
-    pdf.set_text_color(*_DIM)
+    pdf.set_text_color(*DIM)
     pdf.multi_cell(0, 4.5, words.method, new_x="LMARGIN", new_y="NEXT")
     for one in terms:
         pdf.multi_cell(0, 4.5, f"{words.reckoned}: {_terms(one, words)}", new_x="LMARGIN", new_y="NEXT")  # fmt: skip
@@ -133,7 +127,7 @@ def _chart(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
         used = height * line.kwh / most
         saved = height * max(0.0, line.saved_kwh) / most
         x, wide = left + n * step + step * 0.1, step * 0.8
-        pdf.set_fill_color(*_INK)
+        pdf.set_fill_color(*INK)
         pdf.rect(x, top + height - used, wide, used, style="F")
         pdf.set_fill_color(*_SAVED)
         pdf.rect(x, top + height - used - saved, wide, saved, style="F")
@@ -147,7 +141,7 @@ def _table(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
     pdf.set_font("DejaVu", "", 7.5)
     bold = FontFace(emphasis="BOLD")
     pdf.set_fill_color(255, 255, 255)
-    pdf.set_draw_color(*_DIM)
+    pdf.set_draw_color(*DIM)
     with pdf.table(
         headings_style=bold, line_height=5, text_align="RIGHT",
         borders_layout="HORIZONTAL_LINES",
