@@ -22,7 +22,7 @@ from duha_edge.recorder import Recorder
 from duha_edge.site import SiteFile, Source
 from duha_edge.timekeeper import Timekeeper
 from duha_edge.units import LinePlan, line_plans
-from duha_edge.waiting import heard
+from duha_edge.waiting import ended, heard
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +164,10 @@ class Agent:
         self._tasks["link"] = self._group.create_task(self.link.run(), name="link")
 
     async def _stop(self, name: str) -> None:
-        ended = [self._tasks.pop(name)]
+        over = [self._tasks.pop(name)]
         if name in self._writing:  # two masters on one line would be one too many
-            ended.append(self._writing.pop(name))
-        for task in ended:
-            task.cancel()
-        await asyncio.gather(*ended, return_exceptions=True)
+            over.append(self._writing.pop(name))
+        await ended(over)
 
     def _cover(self) -> None:
         self.executor.cover(

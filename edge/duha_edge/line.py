@@ -16,6 +16,7 @@ from duha_edge.profiles import Point
 from duha_edge.pulse import Pulse
 from duha_edge.recorder import Cycle, Recorder, Values
 from duha_edge.units import LEVEL, Device, LinePlan, Readers, Unit, units_of
+from duha_edge.waiting import ended
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +135,7 @@ class Line:
         finally:
             for name in (self._name, f"rain on {self._name}"):
                 self._pulse.forget(name)
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await ended(beside)
 
     async def _watch_rain(self) -> None:
         """Look at the counters of gauges every second; a tip is taken down at once."""

@@ -147,6 +147,19 @@ def test_blocked_gauges_are_found_in_the_first_rain(left, soon):
     assert np.mean(np.array(found) <= 15) >= soon
 
 
+@pytest.mark.parametrize(("left", "mm"), [(0.0, 0.5), (0.5, 1.0)])
+def test_in_even_rain_blocked_gauges_are_found_within_a_quarter_of_an_hour(left, mm):
+    """Fully blocked ones at 6 mm/h, half blocked ones at 12 mm/h, whichever gauge it is."""
+    rain = np.full((20, 24), mm) * np.random.default_rng(2).normal(1, 0.08, (20, 24))
+    for gauge in range(20):
+        spoiled = rain.copy()
+        spoiled[gauge, 6:] *= left
+        flagged = judge(tipped(spoiled), PLACES).flags[gauge, 6:] & BLOCKED
+        hits = np.flatnonzero(flagged)
+        assert len(hits)
+        assert 5 * hits[0] <= 15
+
+
 def _spoil(kind, rain, gauge, when):
     """One fault of a gauge in a span of steps."""
     mine = rain[gauge, when]

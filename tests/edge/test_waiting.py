@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from duha_edge.waiting import heard
+from duha_edge.waiting import ended, heard
 
 
 async def test_an_event_is_heard_or_not():
@@ -30,3 +30,28 @@ async def test_a_task_that_is_told_to_end_as_the_event_comes_ends(steps):
     task.cancel()
     await asyncio.wait([task], timeout=0.5)
     assert task.cancelled()
+
+
+async def test_a_task_that_swallows_its_cancellation_is_cancelled_again():
+    swallowed = 0
+
+    async def stubborn():
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 2:
+                    raise
+
+    async def failing():
+        await asyncio.sleep(0)
+        raise ValueError
+
+    tasks = [asyncio.create_task(stubborn()), asyncio.create_task(failing())]
+    await asyncio.sleep(0.01)
+    await ended(tasks, again_s=0.05)
+    assert all(task.done() for task in tasks)
+    assert swallowed == 2
+    await ended([])
