@@ -72,6 +72,8 @@ class Forbidden(BackendError):  # noqa: N818
 class Diverged(BackendError):  # noqa: N818
     """A model gives no numbers any more, or not those of the rain it was given."""
 
+    status = 422
+
 
 class StoreDown(BackendError):  # noqa: N818
     """The readings store cannot be reached, or cannot do it now.

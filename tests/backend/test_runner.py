@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from duha_backend.drainage.runner import Runner
+from duha_backend.errors import StoreDown
+from duha_backend.lighting.inventory import Asset
 from duha_backend.rain.events import DesignRain
 from duha_backend.readings import rows_of
 from duha_backend.runoff.live import Place, SwmmModel
@@ -272,3 +274,61 @@ async def test_a_failing_model_is_an_alarm_until_it_is_mended(city):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_a_store_that_is_away_makes_the_model_wait_and_not_begin_again(city):
+    await city.rain(RAIN)
+    await city.until(60)
+    put, away = city.readings.put, True
+
+    async def refused(kind, frame):
+        if away and kind in ("node", "model"):
+            raise StoreDown("the disk is full", after_s=0.05)
+        await put(kind, frame)
+
+    city.readings.put = refused
+    async with running(city) as runner:
+        async with asyncio.timeout(20):
+            while runner.standing.problem != "the disk is full":
+                await asyncio.sleep(0.02)
+        pid = runner.process.pid
+        away = False
+        await at(runner, 60)
+        assert runner.process.pid == pid
+        assert runner.standing.problem == ""
+    assert len(city.runs.page("live")) == 1
+
+
+async def test_a_gauge_that_is_added_feeds_the_model_that_runs(city):
+    await city.rain(RAIN)
+    await city.until(60)
+    async with running(city) as runner:
+        await at(runner, 60)
+        pid = runner.process.pid
+        more = Asset("A-new", "rain_gauge", "R1", "", "", 49.76, 13.36)
+        city.registry.put_assets([more])
+        city.live.set_assets(city.registry.assets())
+        for minutes in range(65, 100, 5):
+            await city.until(minutes)
+        await at(runner, 95)
+        assert runner.process.pid == pid
+        assert runner.standing.problem == ""
+
+
+async def test_what_a_forecast_has_said_stands_until_the_next_one(city):
+    await city.rain(np.zeros(300))
+    await city.until(60)
+    soon = Watch(
+        "W1", "Chamber", "sewer", "node", "OVERFLOW", "depth_m", (0.3, 1.0, 1.8)
+    )
+    async with running(city, watches=(soon,), design=(EXAMPLE.idf, 5.0)) as runner:
+        await at(runner, 60)
+        first = runner.standing.stages["W1"]["ahead"]
+        await city.until(65)
+        await at(runner, 65)
+        later = runner.standing.stages["W1"]["ahead"]
+    assert len(city.runs.page("forecast")) == 1, "dry: one an hour"
+    assert first
+    assert {one["minutes"] for one in later} == {
+        one["minutes"] - 5 for one in first if one["minutes"] > 5
+    }

@@ -172,7 +172,7 @@ async def export(
             flags = np.zeros(length(frame), dtype=int)
             series.append(
                 Series(
-                    watch.object, watch.what, watch.what.split("_", 1)[1].replace("_", "/"),
+                    watch.object, watch.what, watch.unit,
                     frame["ts"] / 1000, frame[watch.what], flags, watch.name,
                     watch.latitude, watch.longitude, accumulative=False,
                 )

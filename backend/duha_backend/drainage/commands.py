@@ -298,9 +298,8 @@ def _list(options: argparse.Namespace) -> int:
                 f"SPA {'I' * a['stage']} in {a['minutes']:.0f} min ({a['member']})"
                 for a in watch.get("ahead", [])
             )
-            print(
-                f"  {watch['name']}: {shown} {watch['what']}; {ahead or 'nothing ahead'}"
-            )
+            unit = "m" if watch["what"] == "depth_m" else "L/s"
+            print(f"  {watch['name']}: {shown} {unit}; {ahead or 'nothing ahead'}")
         if run and run["detail"]:
             print(f"  {run['detail']}", file=sys.stderr)
     return 0

@@ -32,12 +32,11 @@ from swmm.toolkit.shared_enum import (
 
 from duha_backend.errors import Diverged, Invalid
 from duha_backend.runoff.inp import Model, adapt, describe, parse
+from duha_backend.runoff.live import MOST_MM_H
 from duha_backend.validate import Array
 
 STEP_S = 60
-MOST_MM_H = 400.0
-"""More than that is no rain: 200 mm/h within five minutes are rarer than a century."""
-RAIN_TOLERANCE = 1e-9
+RAIN_TOLERANCE = 1e-8
 INCH_MM, FOOT_M = 25.4, 0.3048
 CUBIC_FOOT_M3 = FOOT_M**3
 _TO_LITRES = {
@@ -62,7 +61,7 @@ class Forecast(NamedTuple):
     """One member of a forecast, or why there is none.
 
     `nodes` (t, 3, w) and `links` (t, 2, w) at the watched objects, a row each five minutes;
-    `most_flooding_l_s` (t,) over all nodes.
+    `flooding` (t,) [L/s] over all nodes.
     """
 
     nodes: Array
@@ -204,7 +203,7 @@ class Engine:
     def check_rain(self) -> None:
         """Raise Diverged when the model has not got the rain that it was given."""
         got = solver.system_get_runoff_totals().rainfall * self._rain
-        if abs(got - self.injected) > RAIN_TOLERANCE * max(1.0, self.injected) * 10:
+        if abs(got - self.injected) > RAIN_TOLERANCE * max(1.0, self.injected):
             raise Diverged(
                 f"the model has {got:.6f} mm of rain, it was given {self.injected:.6f} mm"
             )

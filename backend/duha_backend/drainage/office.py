@@ -218,13 +218,16 @@ class Drainage:
         return asset.cabinet if asset is not None else ""
 
 
+_IF = {"dry": "even if the rain stops", "persistence": "if the rain goes on"}
+
+
 def _stages(watch: Watch, at: dict[str, object]) -> list[tuple[str, str, str]]:
     """Alarms of one watch: the stage it has reached, and the one that it will."""
     found = []
     stage = int(str(at.get("stage", 0)))
     if stage:
         detail = (
-            f"{watch.name}: SPA {STAGES[stage - 1]}, {at['value']:.2f} {watch.what}"
+            f"{watch.name}: SPA {STAGES[stage - 1]}, {at['value']:.2f} {watch.unit}"
         )
         found.append((f"floodStage{stage}", watch.id, detail))
     likely = at.get("likely", ())
@@ -233,7 +236,7 @@ def _stages(watch: Watch, at: dict[str, object]) -> list[tuple[str, str, str]]:
         last = max(ahead, key=lambda one: one["stage"])
         detail = (
             f"{watch.name}: SPA {STAGES[last['stage'] - 1]} in {last['minutes']:.0f} min"
-            f" if the rain goes on ({last['member']})"
+            f" {_IF[last['member']]}"
         )
         found.append(("floodForecast", watch.id, detail))
     return found

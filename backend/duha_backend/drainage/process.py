@@ -78,7 +78,9 @@ class Process:
         Invalid
             SWMM refuses it: every error with its line.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="duha-model-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="duha-model-", ignore_cleanup_errors=True
+        )
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "duha_backend.drainage.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -146,16 +148,18 @@ class Process:
 
     async def _kill(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)  # and its forks
-            if process.stdin is not None:
-                process.stdin.close()
-            await asyncio.shield(process.wait())
-            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        folder, self._folder = self._folder, None
+        try:
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)  # and its forks
+                if process.stdin is not None:
+                    process.stdin.close()
+                await asyncio.shield(process.wait())
+                process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+        finally:  # whoever waits here may be cancelled
+            if folder is not None:
+                folder.cleanup()
 
 
 def _row(said: dict[str, Any]) -> Row:

@@ -7,30 +7,41 @@ same water. Nothing but its process knows its state.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+from sqlalchemy.exc import SQLAlchemyError
 
 from duha_backend.drainage.process import Names, Process, Row
 from duha_backend.drainage.rainfall import Rainfall
 from duha_backend.drainage.runs import Runs
-from duha_backend.errors import BackendError
+from duha_backend.errors import BackendError, StoreDown
+from duha_backend.lighting.inventory import Asset
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import Idf
 from duha_backend.rain.series import FIVE, MINUTE_MS
 from duha_backend.readings import DAY_MS, Frame, Readings, length
 from duha_backend.registry import tag
 from duha_backend.runoff.inp import describe, parse
-from duha_backend.runoff.live import SwmmModel, areal, device, kept, rain_field
-from duha_backend.runoff.watch import Watch, band, members, reached
+from duha_backend.runoff.live import (
+    MOST_MM_H,
+    SwmmModel,
+    areal,
+    device,
+    kept,
+    rain_field,
+)
+from duha_backend.runoff.watch import LIKELY, Reached, Watch, band, members, reached
 from duha_backend.validate import Array
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-MOST_MM_H = 400.0
 HOUR_MS = 60 * MINUTE_MS
 WET_MM = 0.1
 CALM_EVERY_MS = HOUR_MS
@@ -39,7 +50,6 @@ FORECAST_S = 60.0
 MINUTE_LIMIT_S = 180.0
 """A step that takes longer is hung: the process is killed and replayed."""
 DAY_LIMIT_S = 1800.0
-WAIT_S = 5.0
 RETRY_S = (2.0, 10.0, 60.0, 300.0)
 
 
@@ -70,7 +80,10 @@ class Standing:
 
 @dataclass
 class Course:
-    """What the runner holds of a model that is open."""
+    """What the runner holds of a model that is open.
+
+    `ahead`: what the newest forecast has said of each watch, and whether it is likely.
+    """
 
     names: Names
     field: Field
@@ -78,7 +91,11 @@ class Course:
     links: list[int]
     rain: Array
     before: tuple[float, float] = (0.0, 0.0)
+    gauges: Sequence[Asset] = ()
     forecast_at: int = 0
+    ahead: dict[str, list[tuple[Reached, bool]]] = dataclasses.field(
+        default_factory=dict
+    )
     last: Row | None = None
 
 
@@ -134,9 +151,10 @@ class Runner:
 
     async def _note_end(self, why: str) -> None:
         with contextlib.suppress(Exception):  # the registry may be what is away
-            await asyncio.to_thread(
-                self._runs.end_all, "live", self.model.id, self._now(), why
-            )
+            for kind in ("live", "forecast"):
+                await asyncio.to_thread(
+                    self._runs.end_all, kind, self.model.id, self._now(), why
+                )
 
     # -- its course ------------------------------------------------------------------
 
@@ -194,9 +212,23 @@ class Runner:
         mine = newest["device"] == self.model.id if length(newest) else []
         return int(newest["ts"][mine].max()) if np.any(mine) else 0
 
-    def _course(self, names: Names) -> Course:
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A call to the stores, again until they work: the model itself waits."""
+        while True:
+            try:
+                return await call()
+            except (StoreDown, SQLAlchemyError) as error:
+                self.standing.problem = str(error).splitlines()[0]
+                log.warning("model %s: %s", self.model.id, self.standing.problem)
+                await asyncio.sleep(getattr(error, "after_s", RETRY_S[0]))
+
+    def _field(self, names: Names) -> Field:
         gauges = self._rainfall.gauges
-        places = rain_field(self.model, names.gauges, gauges)
+        return Field(
+            self._rainfall.places, rain_field(self.model, names.gauges, gauges)
+        )
+
+    def _course(self, names: Names) -> Course:
         watched: dict[str, list[str]] = {"node": [], "link": []}
         for watch in self._watches():
             watched[watch.part].append(watch.object)
@@ -204,14 +236,20 @@ class Runner:
         nodes, links = kept(names.nodes, names.links, outfalls, watched)
         return Course(
             names,
-            Field(self._rainfall.places, places),
+            self._field(names),
             nodes,
             links,
             np.empty((0, len(names.gauges))),
+            gauges=self._rainfall.gauges,
         )
 
     async def _advance(self, course: Course, start: int, end: int) -> list[Row]:
-        rain_mm, _ = await self._rainfall.minutes(start, end)
+        rain_mm, _ = await self._insist(lambda: self._rainfall.minutes(start, end))
+        if self._rainfall.gauges is not course.gauges:  # the city has others now
+            course.gauges, course.field = (
+                self._rainfall.gauges,
+                self._field(course.names),
+            )
         over = areal(course.field, rain_mm).T
         missing = np.isnan(over).any(axis=1)
         self.standing.missing = int(missing.sum())
@@ -237,7 +275,7 @@ class Runner:
             before = _totals(rows[-len(fresh) - 1])
         times = [start + row.minute * MINUTE_MS for row in fresh]
         for kind, frame in _frames(self.model, course, fresh, times, before).items():
-            await self._readings.put(kind, frame)
+            await self._insist(partial(self._readings.put, kind, frame))
 
     async def _tell(self, course: Course, t: int) -> None:
         """Where it stands now, and what may come."""
@@ -251,9 +289,13 @@ class Runner:
         if t - course.forecast_at >= wait:
             course.forecast_at = t
             await self._forecast(course, t, watches)
-        await asyncio.to_thread(
-            self._runs.update, self.standing.run, warm=True, t0=t,
-            result=_snapshot(course, self.standing),
+        for watch in watches:
+            _look_ahead(watch, course, self.standing)
+        await self._insist(
+            partial(
+                asyncio.to_thread, self._runs.update, self.standing.run, warm=True, t0=t,
+                result=_snapshot(course, self.standing),
+            )
         )  # fmt: skip
 
     async def _forecast(self, course: Course, t: int, watches: list[Watch]) -> None:
@@ -276,27 +318,30 @@ class Runner:
         ]
         self.standing.forecast_problem = "; ".join(problems)
         for watch in mine:
-            now = self.standing.stages.setdefault(watch.id, {})
-            stage = now.get("stage", 0)
-            now["ahead"] = [
-                one._asdict()
-                for one in reached(watch, courses[watch.id], FIVE)
-                if one.stage > stage
-            ]
-            likely = {
-                name: values for name, values in courses[watch.id].items()
-                if name in ("dry", "persistence")
-            }  # fmt: skip
-            now["likely"] = [
-                one._asdict()
-                for one in reached(watch, likely, FIVE)
-                if one.stage > stage
+            likely = {n: c for n, c in courses[watch.id].items() if n in LIKELY}
+            course.ahead[watch.id] = [
+                *((one, True) for one in reached(watch, likely, FIVE)),
+                *((one, False) for one in reached(watch, courses[watch.id], FIVE)),
             ]
         await asyncio.to_thread(
             self._runs.update, run, ended=self._now(), warm=True,
             state="failed" if len(problems) == len(found) else "complete",
             detail=self.standing.forecast_problem, result=told,
         )  # fmt: skip
+
+
+def _look_ahead(watch: Watch, course: Course, standing: Standing) -> None:
+    """What the newest forecast says of a watch, counted from now, beyond its stage now."""
+    now = standing.stages.get(watch.id)
+    if now is None or watch.id not in course.ahead:
+        return
+    passed = (standing.t - course.forecast_at) / MINUTE_MS
+    for name, wanted in (("ahead", False), ("likely", True)):
+        now[name] = [
+            {**one._asdict(), "minutes": one.minutes - passed}
+            for one, likely in course.ahead[watch.id]
+            if likely is wanted and one.stage > now["stage"] and one.minutes > passed
+        ]
 
 
 def _totals(row: Row) -> tuple[float, float]:

@@ -19,12 +19,13 @@ from duha_backend.rain.series import MINUTE_MS
 from duha_backend.readings import Readings
 from duha_backend.registry import Registry
 from duha_backend.runoff.inp import describe, parse
-from duha_backend.runoff.live import SwmmModel, areal, flat, rain_field
+from duha_backend.runoff.live import MOST_MM_H, SwmmModel, areal, flat, rain_field
 from duha_backend.runoff.study import Job, Outcome, Rain
 from duha_backend.runoff.watch import design_storm
 
 log = logging.getLogger(__name__)
 
+MOST_JOBS = 500
 LONGEST_EVENT_MS = 7 * 24 * 60 * MINUTE_MS
 
 
@@ -118,8 +119,10 @@ class Studies:
                 run_jobs, jobs, self._folder, self._workers, self._scheduler,
                 self._tell(run.id),
             )  # fmt: skip
-        except BackendError as error:
-            log.warning("study %s: %s", asked.name, error)
+        except Exception as error:
+            # Whatever it is, it must not be tried again and again.
+            known = isinstance(error, BackendError)
+            log.warning("study %s: %s", asked.name, error, exc_info=not known)
             await asyncio.to_thread(
                 self._runs.update, run.id, state="failed", detail=str(error),
                 ended=self._now(),
@@ -149,6 +152,10 @@ class Studies:
                 raise NotFound(f"no model {name!r}")
             rains = await self._rains(asked, model)
             found += all_jobs([(model.name, model.raw)], rains, asked.tail_h)
+            if len(found) > MOST_JOBS:
+                raise Invalid(
+                    f"a study has {MOST_JOBS} runs at most: fewer rains or members"
+                )
         return found
 
     async def _rains(self, asked: Asked, model: SwmmModel) -> list[Rain]:
@@ -176,7 +183,7 @@ class Studies:
         names = list(describe(parse(model.raw)).gauges)
         places = np.array([flat(g.latitude, g.longitude) for g in gauges])
         field = Field(places, rain_field(model, names, gauges))
-        over = np.minimum(np.nan_to_num(areal(field, rain).T) * 60, 400.0)
+        over = np.minimum(np.nan_to_num(areal(field, rain).T) * 60, MOST_MM_H)
         return Rain(
             f"{np.datetime64(start, 'ms')!s:.16} + {(end - start) / 3.6e6:g} h", over
         )
@@ -187,7 +194,7 @@ def members_of(rains: Sequence[Rain], factors: Sequence[float]) -> list[Rain]:
     return [
         Rain(
             rain.name if factor == 1 else f"{rain.name} × {factor:g}",
-            np.minimum(rain.mm_h * factor, 400.0),
+            np.minimum(rain.mm_h * factor, MOST_MM_H),
         )
         for rain in rains
         for factor in factors

@@ -11,6 +11,8 @@ from duha_backend.rain.areal import Field
 from duha_backend.runoff.inp import LARGEST_BYTES, describe, parse
 from duha_backend.validate import Array
 
+MOST_MM_H = 400.0
+"""More than that is no rain: 200 mm/h within five minutes are rarer than a century."""
 FEW = 200
 """A model with no more nodes keeps the results of all of them."""
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from duha_backend.errors import Invalid
 from duha_backend.rain.events import Idf
+from duha_backend.runoff.live import MOST_MM_H
 from duha_backend.validate import Array
 
 What = Literal["depth_m", "inflow_l_s", "flooding_l_s", "flow_l_s"]
@@ -20,7 +21,8 @@ STAGES = ("I", "II", "III")
 """Degrees of flood activity (stupně povodňové aktivity, SPA)."""
 PERSIST_MIN = 30
 """Rain of so many last minutes is what goes on."""
-MEMBERS = ("dry", "persistence", "more", "design")
+LIKELY = ("dry", "persistence")
+"""Members that warn; the others show what may come."""
 
 
 class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,6 +56,11 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
             raise Invalid(f"watch {self.id}: stages rise")
         if self.what not in OF[self.part]:
             raise Invalid(f"watch {self.id}: a {self.part} has no {self.what}")
+
+    @property
+    def unit(self) -> str:
+        """Unit of its result."""
+        return "m" if self.what == "depth_m" else "L/s"
 
     @property
     def row(self) -> int:
@@ -110,7 +117,7 @@ def members(
         course = design_storm(*design, storm_min)[:horizon_min]
         storm[: len(course)] = course[:, None]
         found["design"] = storm
-    return found
+    return {name: np.minimum(rain, MOST_MM_H) for name, rain in found.items()}
 
 
 def design_storm(
