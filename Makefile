@@ -11,7 +11,8 @@ demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 
 	@exec $(BIN)/duha demo $(ARGS)
 
 test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-get where it may
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q -n 2 -m "not system" $(ARGS)
+	$(BIN)/pytest -q -m system $(ARGS)
 
 quick: .venv/.dev  ## the tests that need no outside server, side by side: under a minute
 	$(BIN)/pytest -q -n 4 -m "not system" $(ARGS)

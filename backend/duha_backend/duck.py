@@ -22,6 +22,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from duha_backend.errors import StoreDown
 from duha_backend.readings import (
     DAY_MS,
     QUARTER_MS,
@@ -160,9 +161,19 @@ class DuckReadings:
         return fresh, known
 
     async def put(self, kind: str, frame: Frame) -> None:
-        """Store what was worked out; the last that is put stands."""
-        if length(frame):
+        """Store what was worked out; the last that is put stands.
+
+        Raises
+        ------
+        StoreDown
+            The disk is full, or broken.
+        """
+        if not length(frame):
+            return
+        try:
             await asyncio.to_thread(self._replace, kind, frame)
+        except duckdb.Error as error:
+            raise StoreDown(str(error)) from error
 
     def _replace(self, kind: str, frame: Frame) -> None:
         span = [_time(int(frame["ts"].min())), _time(int(frame["ts"].max()))]

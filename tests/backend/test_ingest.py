@@ -16,7 +16,7 @@ from duha_backend.duck import DuckReadings
 from duha_backend.ingest import Ingest, ranges
 from duha_backend.keeper import Keeper
 from duha_backend.live import Live
-from duha_backend.readings import DAY_MS, QUARTER_MS, USUAL
+from duha_backend.readings import DAY_MS, LATE, QUARTER_MS, USUAL
 from duha_backend.registry import Registry
 from duha_contract.clock import Clock
 from duha_contract.messages import Batch, Event, Table, encode
@@ -192,6 +192,14 @@ async def test_quarters_and_days_are_worked_out_when_they_are_over(running):
     day = await running.store.window("luminaire", "L1", start, start + 1, "1d")
     assert day["n"].tolist() == [45]
     assert day["power_w"].tolist() == [22]
+
+
+async def test_late_rain_that_nobody_looks_after_is_forgotten_after_a_month(running):
+    now = running.clock.now_ms() // QUARTER_MS * QUARTER_MS
+    times = [now - 32 * DAY_MS, now - DAY_MS]
+    running.books.mark([("rain", LATE, start) for start in times])
+    await Keeper(running.store, running.books, USUAL, running.clock).tend()
+    assert [start for _, _, start, _ in running.books.marked()] == times[1:]
 
 
 def test_a_step_that_is_marked_again_meanwhile_stays_marked(tmp_path):

@@ -400,6 +400,30 @@ async def test_what_is_expired_is_gone_and_longer_steps_stay(duck):
     assert found["n"].tolist() == [15]
 
 
+async def test_a_full_disk_is_said_when_results_are_put(duck, tmp_path):
+    """Models wait for the store; they would give up at DuckDB's own error."""
+    rng = np.random.default_rng(3)
+    n = 20_000
+    frame = {
+        "device": np.full(n, "K1", dtype=object),
+        "ts": T0 + np.arange(n) * 60_000,
+        "controller": np.full(n, "city", dtype=object),
+        "quality": np.full(n, "good", dtype=object),
+        "rain_mm": rng.uniform(0, 3, n),
+        "runoff_l_s": rng.uniform(0, 90, n),
+    }
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))
+    try:
+        with pytest.raises(StoreDown):
+            await duck.put("catchment", frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    await duck.put("catchment", frame)
+    found = await duck.window("catchment", "K1", T0, T0 + n * 60_000)
+    assert length(found) == n
+
+
 async def test_a_disk_that_was_full_is_no_end(duck, tmp_path):
     """Neither the log nor the file may grow: DuckDB gives itself up, and is opened anew."""
     devices = [f"L{n:04d}" for n in range(2000)]

@@ -129,8 +129,7 @@ async def now(name: str, services: S) -> dict[str, Any]:
     `nodes`: depth [m], inflow, flooding [L/s]; `links`: flow [L/s], depth [m].
     """
     await _find(services, name)
-    runs = await asyncio.to_thread(services.runs.page, "live", name, 1)
-    result = await asyncio.to_thread(services.runs.result, runs[0].id) if runs else None
+    _, result = await asyncio.to_thread(services.runs.newest, name)
     if not result:
         raise NotFound(f"model {name!r} has not come to the present yet")
     return dict(result) | {"at": iso(result["t"])}
@@ -230,10 +229,8 @@ async def _find(services: Services, name: str) -> SwmmModel:
 
 
 async def _standing(services: Services, model: SwmmModel) -> dict[str, Any]:
-    runs = await asyncio.to_thread(services.runs.page, "live", model.id, 1)
+    last, result = await asyncio.to_thread(services.runs.newest, model.id)
     watches = await asyncio.to_thread(services.registry.all, Watch)
-    last = runs[0] if runs else None
-    result = await asyncio.to_thread(services.runs.result, last.id) if last else None
     result = result or {}
     stages = result.get("stages", {})
     return {

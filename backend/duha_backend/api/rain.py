@@ -158,8 +158,8 @@ async def events_of(
     Events are parted by 6 dry hours (statistics) and by 1.5 (operation), or by `dry_h`.
     """
     start, end = _span(services, since, until, 30 * DAY_MS, LONGEST_DAYS)
-    row = _row_of(services, gauge)
-    rain, _, _ = await _rain(services, start, end)
+    one = [_known(services, gauge)]
+    (rain,), _ = await judged_minutes(services.readings, one, start, end)
     table = await _table(services)
     ways = (
         {"given": dry_h}
@@ -170,7 +170,7 @@ async def events_of(
         "gauge": gauge,
         **{
             name: {"dry_h": hours, "events": await asyncio.to_thread(
-                event_list, rain[row], start, hours, table)}
+                event_list, rain, start, hours, table)}
             for name, hours in ways.items()
         },
     }  # fmt: skip

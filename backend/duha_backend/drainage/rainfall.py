@@ -107,7 +107,8 @@ class Rainfall:
         if self.done is None:
             await self._begin(due)
         while self.done is not None and self.done < due:
-            end = min(due, self.done + DAY_MS)
+            # Day by day of UTC: a calibration holds from a day on.
+            end = min(due, (self.done // DAY_MS + 1) * DAY_MS)
             await self._finish(self.done, end)
             async with self.moved:
                 self.done = end
@@ -338,10 +339,11 @@ class Rainfall:
         """One day of what is to be judged again."""
         if self._again is None or self.done is None:
             return
-        start = self._again
-        oldest = await self._oldest(start)
-        if oldest is not None:
-            start = max(start, oldest // DAY_MS * DAY_MS)
+        oldest = await self._oldest(self._again)
+        if oldest is None:
+            self._again = None
+            return
+        start = max(self._again, oldest // DAY_MS * DAY_MS)
         end = min(self.done, start + DAY_MS)
         if start < end:
             await self._redo(start, end, fresh=False)
@@ -350,7 +352,7 @@ class Rainfall:
             log.info("rain: judged again up to now")
 
     async def _oldest(self, since: int) -> int | None:
-        """The first stored minute since a time; looked for a year at a time."""
+        """A day at or before the first stored rain since a time; None without any."""
         for start in range(since, self.done or since, 30 * DAY_MS):
             end = start + 30 * DAY_MS
             found = await self._readings.rain(start, end, DAY_MS, "rain")
@@ -415,7 +417,7 @@ async def judged_minutes(
     shape = (len(gauges), (end - start) // MINUTE_MS)
     rain, quality = np.full(shape, np.nan), np.full(shape, np.nan)
     at = {gauge: row for row, gauge in enumerate(gauges)}
-    async for frame in readings.export("rain", start, end):
+    async for frame in readings.export("rain", start, end, gauges):
         rows, minutes, known = _where(frame, at, start)
         words = frame["quality"][known]
         rain[rows, minutes] = np.where(

@@ -48,6 +48,7 @@ class Runs:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._seen: dict[str, tuple[tuple[str, int, str], Any]] = {}
 
     def begin(
         self, kind: RunKind, model: str, start: int, t0: int, now: int, mark: str = "",
@@ -90,6 +91,17 @@ class Runs:
         )
         with self._engine.begin() as db:
             db.execute(query)
+
+    def newest(self, model: str) -> tuple[Run | None, Any]:
+        """The live run of a model and what it has found; read once for each minute of it."""
+        runs = self.page("live", model, 1)
+        if not runs:
+            return None, None
+        run = runs[0]
+        seen = (run.id, run.t0, run.state)
+        if self._seen.get(model, (None,))[0] != seen:
+            self._seen[model] = (seen, self.result(run.id))
+        return run, self._seen[model][1]
 
     def find(self, name: str) -> Run | None:
         """A run."""
