@@ -5,12 +5,13 @@ export class ApiError extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
 }
 
-async function ask(method, path, body) {
+async function ask(method, path, body, etag) {
   const options = {method, headers: {}};
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers['Content-Type'] = 'application/json';
   }
+  if (etag) options.headers['If-Match'] = `"${etag}"`;
   const answer = await fetch(ROOT + path, options);
   if (answer.ok) return answer;
   let detail = answer.statusText;
@@ -23,6 +24,8 @@ export async function post(path, body) {
   const answer = await ask('POST', path, body);
   return answer.status === 204 ? null : answer.json();
 }
+/** Put a document, unless somebody has changed it since (412). */
+export async function put(path, body, etag) { return (await ask('PUT', path, body, etag)).json(); }
 export async function remove(path) { await ask('DELETE', path); }
 
 export async function state() {

@@ -4,6 +4,7 @@ import * as detail from './detail.js';
 import * as dim from './dim.js';
 import * as l10n from './l10n.js';
 import * as rain from './rain.js';
+import * as router from './router.js';
 import * as runoff from './runoff.js';
 import {makeMap} from './map.js';
 import {isProblem, nameOf} from './states.js';
@@ -19,7 +20,7 @@ const now = () => cityNow + (performance.now() - heard) * city.rate;
 // -- signing in ------------------------------------------------------------------------
 
 async function signedIn() {
-  const given = new URLSearchParams(location.hash.slice(1)).get('token');
+  const given = location.hash.startsWith('#token=') ? new URLSearchParams(location.hash.slice(1)).get('token') : null;
   if (given) {
     history.replaceState(null, '', location.pathname);  // a token does not stay in the address
     try { await api.post('/session', {token: given}); } catch { /* the dialog will ask */ }
@@ -159,7 +160,15 @@ async function pick(index) {
   await detail.show(lamps.id[index]);
 }
 
+/** A luminaire by its address. */
+function pickById(id) {
+  const index = city.luminaires.id.indexOf(id);
+  if (index >= 0) pick(index);
+}
+
 async function refresh() {
+  await router.refresh();
+  if (!router.onMap()) return;
   controllers = await api.get('/controllers');
   await Promise.all([rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), chosen === null ? null : detail.show(city.luminaires.id[chosen])]);
   showProblems();
@@ -187,6 +196,7 @@ async function keepFresh() {
 
 function relabel() {
   l10n.label();
+  router.label();
   document.title = t('title', {city: city?.name ?? ''});
   const other = $('#language');
   other.textContent = t('language');
@@ -215,9 +225,10 @@ async function main() {
   $('#nomap').hidden = map !== null;
   await dim.begin(city, now);
   listen();
+  await router.begin(city, pickById);
   await refresh();
   relabel();
-  $('#language').addEventListener('click', () => { l10n.switchLanguage(); relabel(); dim.relabel(); link(source.readyState === 1); showFigures(); refresh(); });
+  $('#language').addEventListener('click', () => { l10n.switchLanguage(); relabel(); dim.relabel(); link(source.readyState === 1); showFigures(); router.go(false); refresh(); });
   $('#signout').addEventListener('click', async () => { await api.remove('/session'); location.reload(); });
   document.addEventListener('visibilitychange', () => {  // browsers allow few streams: a hidden page lets go of its own
     if (document.hidden) { source.close(); return; }

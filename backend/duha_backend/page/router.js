@@ -1,0 +1,65 @@
+// Each view has an address of its own behind the '#': it can be kept, sent and gone back to.
+import * as alarms from './views/alarms.js';
+import * as audit from './views/audit.js';
+import * as cabinets from './views/cabinets.js';
+import * as energy from './views/energy.js';
+import * as health from './views/health.js';
+import * as plan from './views/plan.js';
+import {make} from './dom.js';
+import {t} from './l10n.js';
+
+const VIEWS = {alarms, plan, energy, cabinets, audit, health};
+const main = document.querySelector('main'), box = document.querySelector('#view');
+let shown = null, city = null, pickLamp = () => {};
+
+/** Where the address points to: a view and what it is about. */
+function address() {
+  const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
+  return {name, about: rest.join('/')};
+}
+
+export function begin(theCity, onLamp) {
+  city = theCity;
+  pickLamp = onLamp;
+  addEventListener('hashchange', () => go(true));
+  return go(false);
+}
+
+/** Draw the view of the address anew; the map is the view without a name. */
+export async function go(focus) {
+  const {name, about} = address(), view = VIEWS[name];
+  shown = view ?? null;
+  main.hidden = Boolean(view);
+  box.hidden = !view;
+  label();
+  if (view) await draw(view, about, focus);
+  else if (name === 'luminaire') pickLamp(about);
+}
+
+async function draw(view, about, focus) {
+  const body = make('div');
+  try {
+    await view.show(body, about, city);
+  } catch (error) {
+    if (error.status === 401) return location.reload();
+    body.replaceChildren(make('p', {className: 'error', 'role': 'alert'}, error.message));
+  }
+  if (shown !== view) return;  // somebody has gone elsewhere meanwhile
+  box.replaceChildren(body);
+  if (focus) box.focus();
+}
+
+/** What the view that is shown asks for again and again. */
+export async function refresh() { await shown?.refresh?.(); }
+
+export const onMap = () => shown === null;
+
+/** The links to all views, in the language of now. */
+export function label() {
+  const {name} = address();
+  const link = (to, word) => {
+    const here = (name in VIEWS ? name : '') === to;
+    return make('a', {href: `#/${to}`, ...here ? {'aria-current': 'page'} : {}}, t(`view-${word}`));
+  };
+  document.querySelector('#views').replaceChildren(link('', 'map'), ...Object.keys(VIEWS).map(key => link(key, key)));
+}
