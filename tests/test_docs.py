@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from docs import generate
 
+from duha_backend.alarms.kinds import KINDS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -53,7 +55,7 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
     ids = {
         name: set(
             re.findall(
-                r"^([a-z_0-9-]+) =",
+                r"^([A-Za-z_0-9-]+) =",
                 (folder / "locales" / f"{name}.ftl").read_text("utf-8"),
                 re.MULTILINE,
             )
@@ -62,7 +64,12 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
     }
     assert ids["cs"] == ids["en"]
     source = "".join(
-        p.read_text("utf-8") for p in [*folder.glob("*.js"), folder / "index.html"]
+        p.read_text("utf-8")
+        for p in [
+            *folder.glob("*.js"),
+            *folder.glob("views/*.js"),
+            folder / "index.html",
+        ]
     )
     made = (
         "state-",
@@ -71,6 +78,12 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
         "override-",
         "legend-",
         "member-",
+        "view-",
+        "alarm-",
+        "order-",
+        "severity-",
+        "energy-",
+        "rollout-",
     )  # put together at run time
     unused = {
         i
@@ -78,3 +91,10 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
         if f"'{i}'" not in source and f'"{i}"' not in source and not i.startswith(made)
     }
     assert unused == set()
+
+
+def test_every_alarm_has_words_on_the_page():
+    text = (
+        ROOT / "backend" / "duha_backend" / "page" / "locales" / "cs.ftl"
+    ).read_text("utf-8")
+    assert [code for code in KINDS if f"\nalarm-{code} = " not in text] == []

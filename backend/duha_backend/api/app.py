@@ -33,7 +33,8 @@ from duha_backend.errors import NotFound
 PAGE = Path(__file__).parent.parent / "page"
 _CSP = (
     "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:;"
-    " style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+    " style-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none';"
+    " form-action 'self'"
 )
 _nothing = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 

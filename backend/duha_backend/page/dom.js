@@ -13,10 +13,11 @@ export function make(tag, properties = {}, ...children) {
 
 /** A table in a box that scrolls: `heads` are words, `rows` lists of cells. */
 export function table(label, heads, rows) {
-  const head = make('tr', {}, ...heads.map(word => make('th', {scope: 'col'}, word)));
+  const kind = k => rows[0]?.[k]?.className === 'figure' ? 'figure' : '';
+  const head = make('tr', {}, ...heads.map((word, k) => make('th', {scope: 'col', className: kind(k)}, word)));
   const body = rows.map(cells => make('tr', {}, ...cells.map(cell =>
     cell instanceof HTMLTableCellElement ? cell : make('td', {}, cell))));
-  return make('div', {className: 'scroll', tabIndex: 0, 'role': 'region', 'aria-label': label},
+  return make('div', {className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': label},
     make('table', {}, make('thead', {}, head), make('tbody', {}, ...body)));
 }
 
@@ -28,7 +29,8 @@ export function button(word, act, properties = {}) {
   const made = make('button', {type: 'button', ...properties}, word);
   made.addEventListener('click', async () => {
     made.disabled = true;
-    try { await act(); } catch (error) { complain(made, error); } finally { made.disabled = false; }
+    made.parentElement.querySelectorAll(':scope > .error').forEach(old => old.remove());
+    try { await act(); } catch (error) { complain(made, error); } finally { made.disabled = made.dataset.locked === 'yes'; }
   });
   return made;
 }

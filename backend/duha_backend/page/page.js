@@ -155,9 +155,22 @@ function row(kind, what, index, where) {
 async function pick(index) {
   const lamps = city.luminaires;
   chosen = index;
+  history.replaceState(null, '', `#/luminaire/${encodeURIComponent(lamps.id[index])}`);
   map?.choose(index);
   dim.choose({id: lamps.id[index], street: lamps.street[index], cabinet: lamps.cabinet[index]});
   await detail.show(lamps.id[index]);
+}
+
+/** The next luminaire whose id or street has what is looked for. */
+function search(event) {
+  event.preventDefault();
+  const wanted = event.target.elements.what.value.trim().toLocaleLowerCase(), lamps = city.luminaires, n = lamps.id.length;
+  const fits = i => lamps.id[i].toLocaleLowerCase().includes(wanted) || lamps.street[i].toLocaleLowerCase().includes(wanted);
+  const from = chosen === null ? 0 : chosen + 1;
+  let found = -1;
+  for (let k = 0; wanted && k < n && found < 0; k++) if (fits((from + k) % n)) found = (from + k) % n;
+  event.target.querySelector('output').textContent = found < 0 ? t('search-nothing') : '';
+  if (found >= 0) location.hash = `#/luminaire/${encodeURIComponent(lamps.id[found])}`;
 }
 
 /** A luminaire by its address. */
@@ -229,6 +242,7 @@ async function main() {
   await refresh();
   relabel();
   $('#language').addEventListener('click', () => { l10n.switchLanguage(); relabel(); dim.relabel(); link(source.readyState === 1); showFigures(); router.go(false); refresh(); });
+  $('#search').addEventListener('submit', search);
   $('#signout').addEventListener('click', async () => { await api.remove('/session'); location.reload(); });
   document.addEventListener('visibilitychange', () => {  // browsers allow few streams: a hidden page lets go of its own
     if (document.hidden) { source.close(); return; }

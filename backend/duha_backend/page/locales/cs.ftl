@@ -240,12 +240,15 @@ plan-now = platí nyní
 plan-then = po změně
 plan-energy = Svítidel { $lamps }: { $kwh } kWh místo { $now } kWh, úspora proti svícení bez stmívání { $saved }, cena { $cost }. Západ slunce { $sunset }, východ { $sunrise }.
 affected = { $count ->
-    [one] { $count } další
-    [few] { $count } další
-   *[other] { $count } dalších
+    [one] { $count } dotčené
+    [few] { $count } dotčená
+   *[other] { $count } dotčených
 }
 alarms-of = { $count ->
     [one] { $count } porucha rozvaděče
     [few] { $count } poruchy rozvaděče
    *[other] { $count } poruch rozvaděče
 }
+search = Hledat svítidlo nebo ulici
+search-do = Najít
+search-nothing = Nic takového tu není.

@@ -236,8 +236,11 @@ tonight = Tonight
 plan-now = in force now
 plan-then = after the change
 plan-energy = { $lamps } luminaires: { $kwh } kWh instead of { $now } kWh, { $saved } saved against no dimming, cost { $cost }. Sunset { $sunset }, sunrise { $sunrise }.
-affected = { $count } more
+affected = { $count } affected
 alarms-of = { $count ->
     [one] { $count } alarm of this cabinet
    *[other] { $count } alarms of this cabinet
 }
+search = Search for a luminaire or street
+search-do = Find
+search-nothing = Nothing like that here.

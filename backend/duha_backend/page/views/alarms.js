@@ -55,6 +55,7 @@ function actions() {
 function draw() {
   const found = items.filter(item => wanted === 'all' ? item.state !== 'shelved' : item.state === wanted);
   found.sort(order === 'oldest' ? older : (a, b) => WEIGHT[a.severity] - WEIGHT[b.severity] || older(a, b));
+  // What has gone from the list is not acted on unseen.
   for (const id of chosen) if (!found.some(item => item.id === id)) chosen.delete(id);
   if (!found.length) return box.replaceChildren(make('p', {className: 'hint'}, t('no-alarms')));
   const heads = ['', 'severity', 'col-what', 'object', 'cabinet', 'since', 'alarm-state', 'assigned'].map(word => word && t(word));
@@ -68,7 +69,7 @@ function line(item) {
   const tick = make('input', {type: 'checkbox', checked: chosen.has(item.id), 'aria-label': `${t(`alarm-${item.code}`)} ${item.object}`});
   tick.addEventListener('change', () => tick.checked ? chosen.add(item.id) : chosen.delete(item.id));
   const raised = Date.parse(item.raised), what = make('td', {}, t(`alarm-${item.code}`));
-  if (item.affected) what.append(` (${t('affected', {count: item.affected})})`);
+  if (item.affected > 1) what.append(` (${t('affected', {count: item.affected})})`);
   if (item.detail) what.append(make('small', {}, item.detail));
   return [
     tick, make('td', {className: `severity-${item.severity}`}, `${SHAPE[item.severity]} ${t(`severity-${item.severity}`)}`),

@@ -14,8 +14,7 @@ export async function show(body, theOne, theCity) {
 }
 
 export async function refresh() {
-  const focused = document.activeElement?.closest?.('.scroll') !== null && box.contains(document.activeElement);
-  if (focused) return;  // who walks through the list by keyboard is not thrown out of it
+  if (box.contains(document.activeElement)) return;  // who walks through the list by keyboard is not thrown out of it
   const parts = await (about ? one() : all());
   box.replaceChildren(...parts);
 }
@@ -39,16 +38,23 @@ async function one() {
     api.get('/controllers'), latest('meter'), latest('luminaire', 'level_commanded_pct,level_actual_pct,power_w,burning_h'),
     api.get(`/alarms?cabinet=${id}`)]);
   const known = controllers.find(one => one.id === about), mine = new Set(city.luminaires.id.filter((_, k) => city.luminaires.cabinet[k] === about));
-  const rows = lamps.filter(lamp => mine.has(lamp.device)).map(lamp => [
-    make('a', {href: `#/luminaire/${encodeURIComponent(lamp.device)}`}, lamp.device),
-    figure(percent(lamp.level_commanded_pct)), figure(percent(lamp.level_actual_pct)),
-    figure(`${number(lamp.power_w, 1)} W`), figure(`${number(lamp.burning_h)} h`), clock(lamp.ts)]);
+  const rows = lamps.filter(lamp => mine.has(lamp.device)).map(lampLine);
   return [
     make('p', {}, link(known), ` · ${t('data-age')}: ${span(known?.age_s)} · ${t('programme-state')}: `, rollout(known)),
     ...meters.filter(meter => meter.device.startsWith(`${about}-`)).map(phases),
     make('p', {}, make('a', {href: '#/alarms'}, t('alarms-of', {count: alarms.items.length}))),
     table(t('luminaires'), [t('luminaire'), t('commanded'), t('actual'), t('power'), t('burning'), t('at-time')], rows),
   ];
+}
+
+function lampLine(lamp) {
+  const good = lamp.ts > 0 && lamp.quality === 0;  // what did not answer has no figures, only old ones
+  const value = text => figure(good ? text : '–');
+  return [
+    make('a', {href: `#/luminaire/${encodeURIComponent(lamp.device)}`}, lamp.device),
+    value(percent(lamp.level_commanded_pct)), value(percent(lamp.level_actual_pct)),
+    value(`${number(lamp.power_w, 1)} W`), value(`${number(lamp.burning_h)} h`),
+    good ? clock(lamp.ts) : make('span', {className: 'what-no_answer'}, `◆ ${t(lamp.ts ? 'state-no_answer' : 'state-unknown')}`)];
 }
 
 function phases(meter) {

@@ -17,7 +17,8 @@ export async function show(body, about) {
   parts = {steps: make('div'), night: make('div', {className: 'night'}), said: make('p', {'role': 'status'}), rollout: make('div')};
   const select = make('select', {}, ...programmes.map(one => new Option(one.name, one.id, false, one === programme)));
   select.addEventListener('change', () => { location.hash = `#/plan/${encodeURIComponent(select.value)}`; });
-  parts.publish = button(t('publish'), publish, {disabled: true});
+  parts.publish = button(t('publish'), publish);
+  lock(true);
   body.append(field(t('programme'), select), parts.steps,
     make('div', {className: 'bar-of-tools'}, button(t('add-step'), addStep), button(t('check-plan'), check), parts.publish),
     parts.said, parts.night, parts.rollout);
@@ -49,10 +50,15 @@ function input(step, name, properties, read) {
   return made;
 }
 
+function lock(locked) {
+  parts.publish.dataset.locked = locked ? 'yes' : '';
+  parts.publish.disabled = locked;
+}
+
 /** What was checked is what is published: after a change it is to be checked anew. */
 function changed() {
   checked = null;
-  parts.publish.disabled = true;
+  lock(true);
 }
 
 function addStep() {
@@ -82,7 +88,7 @@ async function check() {
   await put(true);
   await preview();
   checked = JSON.stringify(edited());
-  parts.publish.disabled = false;
+  lock(false);
   parts.said.textContent = t('plan-checked');
 }
 
