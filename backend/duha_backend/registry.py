@@ -194,6 +194,14 @@ class Registry:
         key = (_DOCUMENTS[type(document)], document.id)
         self._replace(key, msgspec.json.encode(document), now, who, match)
 
+    def agree(self, kind: type[D], name: str, match: str | None) -> None:
+        """Raise Stale when a document is not the one with a tag any more."""
+        found = self.find(kind, name)
+        if match is not None and match != ("" if found is None else tag(found)):
+            raise Stale(
+                f"{_DOCUMENTS[kind]} {name!r} has been changed since; look again"
+            )
+
     def drop(
         self, kind: type[D], name: str, now: int, who: str, match: str | None = None
     ) -> None:

@@ -362,6 +362,9 @@ async def test_two_who_edit_one_calendar_do_not_overwrite_each_other(api):
     assert answer.status_code == 200
     late = await api.client.put(url, json=mine, headers={"If-Match": tag})
     assert late.status_code == 412
+    tried = {"dry_run": "true"}
+    late = await api.client.put(url, json=mine, headers={"If-Match": tag}, params=tried)
+    assert late.status_code == 412, "said before it is published, too"
     assert "look again" in late.json()["detail"]
     fresh = answer.headers["etag"]
     assert fresh == (await api.client.get(url)).headers["etag"] != tag

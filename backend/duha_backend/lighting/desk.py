@@ -176,7 +176,9 @@ class Desk:
         else:
             document.check()
         self._refuse_darkness(wanted, self._touched(wanted, document))
-        if not dry_run:
+        if dry_run:
+            self._registry.agree(type(document), document.id, match)
+        else:
             self._registry.save(document, self._clock.now_ms(), who, match)
 
     def drop(
