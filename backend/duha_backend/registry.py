@@ -194,7 +194,7 @@ class Registry:
         key = (_DOCUMENTS[type(document)], document.id)
         self._replace(key, msgspec.json.encode(document), now, who, match)
 
-    def agree(self, kind: type[D], name: str, match: str | None) -> None:
+    def agree(self, kind: type[Any], name: str, match: str | None) -> None:
         """Raise Stale when a document is not the one with a tag any more."""
         found = self.find(kind, name)
         if match is not None and match != ("" if found is None else tag(found)):

@@ -72,6 +72,8 @@ def test_an_address_opens_its_view_and_a_wrong_one_says_so(town, browser):
     tab.page.get_by_label("Search for a luminaire or street").fill("nowhere")
     tab.page.get_by_role("button", name="Find").click()
     expect(tab.page.locator("#search output")).to_have_text("Nothing like that here.")
+    tab.page.get_by_label("Rain of 1 h between the gauges").check()
+    expect(tab.page.locator("#between output")).not_to_be_empty(timeout=10_000)
     go(tab, "cabinets/RVO-009")
     expect(tab.page.locator("#view .error")).to_have_text(
         "The city has no cabinet RVO-009."

@@ -152,6 +152,25 @@ function style(streets) {
   };
 }
 
+const WET = [[0, 11, 15, 20, 0], [2, 18, 58, 102, 70], [10, 31, 111, 196, 100], [30, 140, 196, 255, 130]];
+
+/** Colour of a depth of rain [mm]: red, green, blue, opacity. */
+function wet(mm) {
+  const upper = Math.max(1, WET.findIndex(([limit]) => limit >= mm)), top = WET[mm > 30 ? 3 : upper], low = WET[(mm > 30 ? 3 : upper) - 1];
+  const share = Math.min(1, (mm - low[0]) / (top[0] - low[0]));
+  return [1, 2, 3, 4].map(k => low[k] + share * (top[k] - low[k]));
+}
+
+/** A picture of rain between the gauges, a pixel for each point of its grid, north up. */
+function paint(canvas, {longitude, latitude, depth_mm: depth}) {
+  const [width, height] = [longitude.length, latitude.length], image = new ImageData(width, height);
+  depth.forEach((mm, k) => image.data.set(wet(mm ?? 0), 4 * ((height - 1 - Math.floor(k / width)) * width + k % width)));
+  Object.assign(canvas, {width, height});
+  canvas.getContext('2d').putImageData(image, 0, 0);
+  const [west, east, south, north] = [longitude[0], longitude.at(-1), latitude[0], latitude.at(-1)];
+  return [[west, north], [east, north], [east, south], [west, south]];
+}
+
 /** Build the map; resolves when it is drawn. Returns null where there is no WebGL 2. */
 export async function makeMap({city, streets, state, onPick}) {
   if (!document.createElement('canvas').getContext('webgl2')) return null;
@@ -163,7 +182,7 @@ export async function makeMap({city, streets, state, onPick}) {
     ...(n ? {bounds, fitBoundsOptions: {padding: 48}} : {center: [13.3776, 49.7475], zoom: 13}),
   });
   map.addControl(new NavigationControl({showCompass: false}), 'top-right');
-  const layer = pointLayer(lamps, state);
+  const layer = pointLayer(lamps, state), field = document.createElement('canvas');
   await new Promise(done => map.on('load', done));
   if (n) map.addLayer(layer, 'chosen');
 
@@ -195,6 +214,14 @@ export async function makeMap({city, streets, state, onPick}) {
     showGauges(labels) {
       map.getSource('gauges').setData(collection(city.gauges.map(g => point(g.longitude, g.latitude, {
         label: labels.get(g.id) ?? g.id}))));
+    },
+    /** Rain between the gauges as a picture under the streets; nothing for null. */
+    showField(found) {
+      if (map.getLayer('field')) map.removeLayer('field');
+      if (map.getSource('field')) map.removeSource('field');
+      if (!found) return;
+      map.addSource('field', {type: 'canvas', canvas: field, coordinates: paint(field, found), animate: false});
+      map.addLayer({id: 'field', type: 'raster', source: 'field', paint: {'raster-fade-duration': 0}}, 'streets');
     },
     idle: () => new Promise(done => map.once('idle', done)),
   };

@@ -14,6 +14,7 @@ const $ = selector => document.querySelector(selector);
 const SHOWN_PROBLEMS = 200;
 
 let city, state, map = null, seq = 0, assets = 0, figures = {}, controllers = [], chosen = null, source = null;
+let fieldOf = '';  // up to when the rain is that the map shows between the gauges
 let cityNow = 0, heard = 0;  // the city's clock at the last tick, and when that was here
 const now = () => cityNow + (performance.now() - heard) * city.rate;
 
@@ -186,6 +187,27 @@ async function refresh() {
   await Promise.all([rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), chosen === null ? null : detail.show(city.luminaires.id[chosen])]);
   showProblems();
   showPlaces();
+  await showField();
+}
+
+/** Rain between the gauges, when somebody wants it; it is always said what it is. */
+async function showField() {
+  const wanted = $('#between input').checked, said = $('#between output');
+  if (!map || !wanted) {
+    map?.showField(null);
+    fieldOf = '';
+    said.textContent = '';
+    return;
+  }
+  try {
+    const found = await api.get('/rain/field?minutes=60&columns=40');
+    if (found.until !== fieldOf) map.showField(found);
+    fieldOf = found.until;
+    said.textContent = t('rain-field-said', {time: l10n.clock(Date.parse(found.until))});
+  } catch (error) {
+    if (error.status === 401) throw error;
+    said.textContent = t('rain-field-none');
+  }
 }
 
 function showPlaces() {
@@ -242,6 +264,7 @@ async function main() {
   await refresh();
   relabel();
   $('#language').addEventListener('click', () => { l10n.switchLanguage(); relabel(); dim.relabel(); link(source.readyState === 1); showFigures(); router.go(false); refresh(); });
+  $('#between input').addEventListener('change', showField);
   $('#search').addEventListener('submit', search);
   $('#signout').addEventListener('click', async () => { await api.remove('/session'); location.reload(); });
   document.addEventListener('visibilitychange', () => {  // browsers allow few streams: a hidden page lets go of its own

@@ -252,3 +252,6 @@ alarms-of = { $count ->
 search = Hledat svítidlo nebo ulici
 search-do = Najít
 search-nothing = Nic takového tu není.
+rain-field = Srážky za 1 h mezi srážkoměry
+rain-field-said = dopočteno ze srážkoměrů do { $time }, není to radar
+rain-field-none = srážky zatím nejsou posouzeny

@@ -244,3 +244,6 @@ alarms-of = { $count ->
 search = Search for a luminaire or street
 search-do = Find
 search-nothing = Nothing like that here.
+rain-field = Rain of 1 h between the gauges
+rain-field-said = interpolated from gauges up to { $time }, not radar
+rain-field-none = no rain has been judged yet

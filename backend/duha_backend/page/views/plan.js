@@ -99,6 +99,7 @@ async function publish() {
   programme = fresh.find(one => one.id === programme.id);
   published = true;
   changed();
+  drawSteps();  // their fields now write into what came back
   parts.said.textContent = t('plan-published');
   await refresh();
 }
