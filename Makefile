@@ -38,6 +38,9 @@ bench-lighting: .venv/.dev tools  ## documents, previews, overrides and alarms o
 bench-runoff: .venv/.dev  ## runoff models, forecasts and quality control of rain
 	$(BIN)/python -m benchmarks.runoff $(ARGS)
 
+bench-page: .venv/.dev tools  ## the page in Chromium over up to a million lights; a hundred open pages
+	$(BIN)/python -m benchmarks.page $(ARGS)
+
 bench-queries: .venv/.dev  ## what dashboards ask, over a month of a city (generates 17 GB once)
 	$(BIN)/python -m benchmarks.queries $(ARGS)
 

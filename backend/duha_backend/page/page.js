@@ -20,7 +20,7 @@ const now = () => cityNow + (performance.now() - heard) * city.rate;
 
 // -- signing in ------------------------------------------------------------------------
 
-async function signedIn() {
+async function signedIn(words) {
   const given = location.hash.startsWith('#token=') ? new URLSearchParams(location.hash.slice(1)).get('token') : null;
   if (given) {
     history.replaceState(null, '', location.pathname);  // a token does not stay in the address
@@ -30,6 +30,7 @@ async function signedIn() {
     return await api.get('/city');
   } catch (error) {
     if (error.status !== 401) throw error;
+    await words;
     await askForToken();
     return api.get('/city');
   }
@@ -247,18 +248,16 @@ function relabel() {
 }
 
 async function main() {
-  await l10n.load();
-  relabel();
-  city = await signedIn();
+  const words = l10n.load().then(relabel);
+  city = await signedIn(words);
   l10n.setZone(city.zone);
   cityNow = city.now;
   heard = performance.now();
   state = new Uint8Array(city.luminaires.id.length);
   $('#city').textContent = city.name;
-  const [streets] = await Promise.all([api.get('/streets'), resyncQuietly()]);
-  map = await makeMap({city, streets, state, onPick: pick});
+  const [streets] = await Promise.all([api.get('/streets'), resyncQuietly(), words]);
+  [map] = await Promise.all([makeMap({city, streets, state, onPick: pick}), dim.begin(city, now)]);
   $('#nomap').hidden = map !== null;
-  await dim.begin(city, now);
   listen();
   await router.begin(city, pickById);
   await refresh();
