@@ -13,8 +13,6 @@ log = logging.getLogger(__name__)
 AFTER_MS = 120_000
 """How long after its end a quarter or a day is worked out: the last readings take a while."""
 EXPIRE_EVERY_S = 3600.0
-LATE_KEPT_MS = 31 * DAY_MS
-"""Marks of rain to be judged again that nobody has looked at for so long are forgotten."""
 
 
 class Keeper:
@@ -42,13 +40,7 @@ class Keeper:
         now = self._clock.now_ms()
         try:
             for kind, step, start, mark in await asyncio.to_thread(self._books.marked):
-                if step == LATE:
-                    if start < now - LATE_KEPT_MS:  # nobody looks after rain here
-                        await asyncio.to_thread(
-                            self._books.unmark, kind, step, start, mark
-                        )
-                    continue
-                if start + STEP_MS[step] + AFTER_MS > now:
+                if step == LATE or start + STEP_MS[step] + AFTER_MS > now:
                     continue
                 await self._store.roll(kind, step, start)
                 if kind == "rain_gauge" and step == "15m":

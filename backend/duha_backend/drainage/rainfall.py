@@ -339,11 +339,10 @@ class Rainfall:
         """One day of what is to be judged again."""
         if self._again is None or self.done is None:
             return
-        oldest = await self._oldest(self._again)
-        if oldest is None:
-            self._again = None
-            return
-        start = max(self._again, oldest // DAY_MS * DAY_MS)
+        start = self._again
+        oldest = await self._oldest(start)
+        if oldest is not None:  # rain that was all judged false is looked at, too
+            start = max(start, oldest // DAY_MS * DAY_MS)
         end = min(self.done, start + DAY_MS)
         if start < end:
             await self._redo(start, end, fresh=False)

@@ -14,8 +14,12 @@ let shown = null, city = null, pickLamp = () => {};
 
 /** Where the address points to: a view and what it is about. */
 function address() {
-  const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
-  return {name, about: rest.join('/')};
+  try {
+    const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
+    return {name, about: rest.join('/')};
+  } catch {  // a broken address is no reason to show nothing
+    return {name: '', about: ''};
+  }
 }
 
 export function begin(theCity, onLamp) {

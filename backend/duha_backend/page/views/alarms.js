@@ -5,6 +5,7 @@ import {clock, date, t} from '../l10n.js';
 
 const WEIGHT = {high: 0, medium: 1, low: 2}, SHAPE = {high: '▲', medium: '◆', low: '●'};
 const STATES = ['all', 'unacknowledged', 'acknowledged', 'cleared', 'shelved'];
+const MOST = 5000;
 const chosen = new Set();
 let items = [], box = null, city = null, wanted = 'all', order = 'severity', kept = '';
 
@@ -19,11 +20,22 @@ export async function show(body, about, theCity) {
 }
 
 export async function refresh() {
-  items = (await api.get(`/alarms?limit=500${wanted === 'shelved' ? '&everything=true' : ''}`)).items;
+  items = await whole();
   const now = JSON.stringify([items, order, wanted]);
   if (now === kept) return;  // who is reading or choosing is not disturbed
   kept = now;
   draw();
+}
+
+/** All that stands, page by page: the oldest is on the last one. */
+async function whole() {
+  const found = [], asked = `/alarms?limit=500${wanted === 'shelved' ? '&everything=true' : ''}`;
+  for (let cursor = 0; cursor !== null && found.length < MOST;) {
+    const page = await api.get(cursor ? `${asked}&cursor=${cursor}` : asked);
+    found.push(...page.items);
+    cursor = page.cursor;
+  }
+  return found;
 }
 
 function filters() {
