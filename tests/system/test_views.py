@@ -32,7 +32,7 @@ def town(start):
 def go(tab, view):
     tab.page.evaluate("to => { location.hash = to; }", f"#/{view}")
     name = view.split("/")[0]
-    if name in ("", "luminaire"):
+    if name in ("", "luminaire") or "%" in view:
         tab.page.wait_for_selector("main:not([hidden])")
     else:
         tab.page.wait_for_selector("#view:not([hidden]) :is(h2, .error)")
@@ -74,6 +74,8 @@ def test_an_address_opens_its_view_and_a_wrong_one_says_so(town, browser):
     expect(tab.page.locator("#search output")).to_have_text("Nothing like that here.")
     tab.page.get_by_label("Rain of 1 h between the gauges").check()
     expect(tab.page.locator("#between output")).not_to_be_empty(timeout=10_000)
+    go(tab, "cabinets/%")  # no address at all
+    expect(tab.page.locator("#mapbox")).to_be_visible()
     go(tab, "cabinets/RVO-009")
     expect(tab.page.locator("#view .error")).to_have_text(
         "The city has no cabinet RVO-009."
