@@ -17,11 +17,15 @@ test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-
 quick: .venv/.dev  ## the tests that need no outside server, side by side: under a minute
 	$(BIN)/pytest -q -n 4 -m "not system" $(ARGS)
 
-check: .venv/.dev  ## format, lint, types, arrows between rooms
+check: .venv/.dev  ## format, lint, types (of the page, too), arrows between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python deploy/page/check.py
+
+types: .venv/.dev  ## the types in the page's comments, by TypeScript
+	$(BIN)/python deploy/page/check.py
 
 bench: .venv/.dev  ## speed and memory, as figures (one JSON object as the last line)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -72,4 +76,4 @@ clean:  ## remove the environment and everything that was built
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch .venv/.demo $@
 
-.PHONY: help demo test check bench bench-edge docs picture tools clean
+.PHONY: help demo test check types bench bench-edge docs picture tools clean

@@ -67,6 +67,8 @@ class Settings:
         Address of a dask scheduler for studies; empty for this machine.
     external_rain : tuple of str
         Files or addresses of others' rain.
+    grafana : str
+        Address of the Grafana that the page links to; empty for none.
     port : int or None
         Where page and API, or the figures of a worker, are served; None for nowhere.
     """
@@ -86,6 +88,7 @@ class Settings:
     memory_mib: int = 256
     scheduler: str = ""
     external_rain: tuple[str, ...] = ()
+    grafana: str = ""
 
     @property
     def alone(self) -> bool:
@@ -268,6 +271,7 @@ class Backend:
             city=self.settings.city,
             name=self.settings.name,
             rate=self.clock.timeline.rate,
+            grafana=self.settings.grafana,
         )
         return uvicorn.Config(
             make_app(services, whole="api" in self.settings.roles),

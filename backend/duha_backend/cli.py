@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--city", default="plzen", help="id of the city in topics")
     run.add_argument("--name", default="Plzeň", help="name of the city on the page")
     run.add_argument("--place", default="49.7475,13.3776", metavar="LAT,LON")
+    run.add_argument(
+        "--grafana-url", default="", metavar="URL", help="the page links to it"
+    )
     run.add_argument("--zone", default="Europe/Prague", help="IANA time zone")
     run.add_argument(
         "--memory-mib",
@@ -241,6 +244,7 @@ def _run(options: argparse.Namespace) -> int:
         mail=_mail(options),
         scheduler=options.scheduler,
         external_rain=tuple(options.external_rain),
+        grafana=options.grafana_url,
         memory_mib=options.memory_mib or (128 if options.role == "ingest" else 256),
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))

@@ -155,8 +155,12 @@ class Latest:
         }
         return Reading(int(self.ts[i]), QUALITIES[self.quality[i]], values)
 
-    def encode(self, names: Sequence[str]) -> bytes:
-        """Devices, times, qualities and some quantities, as JSON in columns."""
+    def encode(
+        self, names: Sequence[str], devices: Sequence[str] | None = None
+    ) -> bytes:
+        """Times, qualities and some quantities of all or some devices, JSON in columns."""
+        if devices is not None:
+            return self._encode_some(names, devices)
         n = len(self.ts)
         if self._encoded[0] != n:  # names of 200,000 devices are written out once
             self._encoded = (n, msgspec.json.encode(list(self.index)[:n]))
@@ -167,6 +171,15 @@ class Latest:
         }
         for name in names:
             columns[name] = self.values[name].tolist()  # NaN is written as null
+        return msgspec.json.encode({"qualities": QUALITIES, "columns": columns})
+
+    def _encode_some(self, names: Sequence[str], devices: Sequence[str]) -> bytes:
+        rows = np.array([self.index[device] for device in devices], dtype=np.int64)
+        columns = {
+            "device": list(devices),
+            "ts": self.ts[rows].tolist(),
+            "quality": self.quality[rows].tolist(),
+        } | {name: self.values[name][rows].tolist() for name in names}
         return msgspec.json.encode({"qualities": QUALITIES, "columns": columns})
 
     def _rows(self, devices: list[str]) -> Array:
@@ -225,6 +238,10 @@ class Live:
         self._of_cabinet: dict[str, list[int]] = {}
         for i, asset in enumerate(self.luminaires):
             self._of_cabinet.setdefault(asset.cabinet, []).append(i)
+        self._others: dict[str, list[Asset]] = {}
+        for asset in self.assets.values():
+            if asset.kind != "luminaire" and asset.cabinet:
+                self._others.setdefault(asset.cabinet, []).append(asset)
         n = len(self.luminaires)
         self._stale = np.ones(n, dtype=bool)
         self._diverged = np.zeros(n, dtype=bool)
@@ -255,6 +272,12 @@ class Live:
     def of_cabinet(self, name: str) -> Sequence[int]:
         """Rows of the luminaires of a cabinet."""
         return self._of_cabinet.get(name, ())
+
+    def devices(self, kind: str, cabinet: str) -> list[Asset]:
+        """Devices of a kind that hang on a cabinet."""
+        if kind == "luminaire":
+            return [self.luminaires[i] for i in self.of_cabinet(cabinet)]
+        return [a for a in self._others.get(cabinet, ()) if a.kind == kind]
 
     def controller(self, name: str) -> Controller:
         """The controller of that name, known from now on."""

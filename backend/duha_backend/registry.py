@@ -191,8 +191,23 @@ class Registry:
         Stale
             Somebody else has changed it since.
         """
-        key = (_DOCUMENTS[type(document)], document.id)
-        self._replace(key, msgspec.json.encode(document), now, who, match)
+        self.save_all([(document, match)], now, who)
+
+    def save_all(
+        self, documents: Iterable[tuple[Document, str | None]], now: int, who: str
+    ) -> None:
+        """Store documents that belong together, each with the tag it replaces: all or none.
+
+        Raises
+        ------
+        Stale
+            Somebody else has changed one of them since; nothing is stored.
+        """
+        with self._engine.begin() as db:
+            for document, match in documents:
+                key = (_DOCUMENTS[type(document)], document.id)
+                body = msgspec.json.encode(document)
+                self._replace(db, key, body, now, who, match)
 
     def agree(self, kind: type[Any], name: str, match: str | None) -> None:
         """Raise Stale when a document is not the one with a tag any more."""
@@ -216,10 +231,12 @@ class Registry:
         """
         if self.find(kind, name) is None:
             raise NotFound(f"no {_DOCUMENTS[kind]} {name!r}")
-        self._replace((_DOCUMENTS[kind], name), None, now, who, match)
+        with self._engine.begin() as db:
+            self._replace(db, (_DOCUMENTS[kind], name), None, now, who, match)
 
     def _replace(
         self,
+        db: sa.Connection,
         key: tuple[str, str],
         body: bytes | None,
         now: int,
@@ -228,29 +245,26 @@ class Registry:
     ) -> None:
         d = tables.document.c
         here = (d.kind == key[0]) & (d.id == key[1])
-        with self._engine.begin() as db:
-            old = db.execute(sa.select(d.body).where(here)).scalar()
-            found = "" if old is None else _tag_of(key[0], old)
-            if match is not None and match != found:
+        old = db.execute(sa.select(d.body).where(here)).scalar()
+        found = "" if old is None else _tag_of(key[0], old)
+        if match is not None and match != found:
+            raise Stale(f"{key[0]} {key[1]!r} has been changed since; look again")
+        if old == body:
+            return
+        if old is None:
+            row = {"kind": key[0], "id": key[1], "body": body}
+            db.execute(sa.insert(tables.document), row)
+        else:
+            same = here & (d.body == old)  # nobody may come between
+            change = (
+                sa.delete(tables.document).where(same)
+                if body is None
+                else sa.update(tables.document).where(same).values(body=body)
+            )
+            if db.execute(change).rowcount == 0:
                 raise Stale(f"{key[0]} {key[1]!r} has been changed since; look again")
-            if old == body:
-                return
-            if old is None:
-                row = {"kind": key[0], "id": key[1], "body": body}
-                db.execute(sa.insert(tables.document), row)
-            else:
-                same = here & (d.body == old)  # nobody may come between
-                change = (
-                    sa.delete(tables.document).where(same)
-                    if body is None
-                    else sa.update(tables.document).where(same).values(body=body)
-                )
-                if db.execute(change).rowcount == 0:
-                    raise Stale(
-                        f"{key[0]} {key[1]!r} has been changed since; look again"
-                    )
-            self._remember(db, key, now, who, body)
-            self._changed(db, "wanted")
+        self._remember(db, key, now, who, body)
+        self._changed(db, "wanted")
 
     @staticmethod
     def _remember(

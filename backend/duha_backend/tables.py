@@ -167,6 +167,7 @@ alarm = sa.Table(
     sa.Column("cleared", sa.BigInteger, index=True),
     sa.Column("acknowledged", sa.BigInteger),
     sa.Column("acknowledged_by", sa.String, nullable=False, server_default=""),
+    sa.Column("comment", sa.String, nullable=False, server_default=""),
     sa.Column("shelved_until", sa.BigInteger),
     sa.Column("shelved_by", sa.String, nullable=False, server_default=""),
     sa.Column("shelved_reason", sa.String, nullable=False, server_default=""),

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import datetime as dt
 import json
+import math
 import os
 import shutil
 import signal
@@ -247,6 +248,7 @@ class Town:
             catchment = {
                 "name": f"Around {cabinet.id}", "latitude": cabinet.latitude,
                 "longitude": cabinet.longitude, "area_ha": 12, "coefficient": 0.5,
+                "outline": _square(cabinet.latitude, cabinet.longitude, 12),
             }  # fmt: skip
             self.ask("PUT", f"/catchments/{cabinet.id}", catchment)
 
@@ -428,6 +430,14 @@ def site_file(
         if device.kind == "luminaire":
             lines.append('writes = ["level_in_effect_pct"]')
     return "\n".join(lines) + "\n"
+
+
+def _square(latitude: float, longitude: float, area_ha: float) -> list[list[float]]:
+    """Corners (longitude, latitude) of a square of an area [ha] around a place."""
+    half = math.sqrt(area_ha * 1e4) / 2 / 111_320
+    wide = half / math.cos(math.radians(latitude))
+    corners = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
+    return [[longitude + x * wide, latitude + y * half] for x, y in corners]
 
 
 def _die_with_parent() -> None:

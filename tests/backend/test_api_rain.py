@@ -83,6 +83,27 @@ async def test_the_field_says_that_it_is_interpolated(api):
         assert max(found["depth_mm"]) > 5
 
 
+async def test_the_field_of_an_earlier_hour_and_the_load_of_a_catchment(api, start):
+    dry = time.strftime("%FT%TZ", time.gmtime(start / 1000 + 4 * 3600))
+    found = await api.ask("GET", f"/rain/field?columns=12&until={dry}")
+    assert found["until"][:16] == dry[:16]
+    assert max(found["depth_mm"]) == 0
+    body = {"name": "East", "latitude": PLACES[0][0], "longitude": PLACES[0][1], "area_ha": 4}  # fmt: skip
+    await api.ask("PUT", "/catchments/east", json=body)
+    now = round(time.time() * 1000) // MINUTE * MINUTE
+    worked_out = {
+        "device": np.array(["east"], dtype=object),
+        "controller": np.array([""], dtype=object),
+        "ts": np.array([now - MINUTE]),
+        "quality": np.array(["good"], dtype=object),
+        "rain_mm": np.array([0.4]),
+        "runoff_l_s": np.array([30.0]),
+    }
+    await api.backend.readings.put("catchment", worked_out)
+    (one,) = await api.ask("GET", "/runoff")
+    assert (one["runoff_l_s"], one["load_l_s_ha"]) == (30, 7.5)
+
+
 async def test_events_and_tables(api):
     await api.ask("PUT", "/design-rain/city", json=TABLE)
     found = await api.ask("GET", "/rain/events/RG-2")

@@ -166,6 +166,18 @@ def test_of_two_who_edit_the_second_is_told(registry):
     assert registry.find(Group, "g") == Group("g", "G", ("L2",))
 
 
+def test_documents_that_belong_together_are_stored_together_or_not_at_all(registry):
+    first = Group("g", "G", ("L1",))
+    registry.save(first, 1, "eva")
+    both = [(Group("new", "N"), ""), (Group("g", "G", ("L2",)), "something else")]
+    with pytest.raises(Stale, match="'g'"):
+        registry.save_all(both, 2, "jan")
+    assert registry.all(Group) == [first]
+    assert len(registry.history(Group, "g")) == 1
+    registry.save_all([both[0], (both[1][0], tag(first))], 3, "jan")
+    assert [group.id for group in registry.all(Group)] == ["g", "new"]
+
+
 def test_every_version_stays_and_any_time_can_be_asked_for(registry):
     registry.save(Group("g", "old"), 10, "eva")
     registry.save(Group("g", "new"), 20, "jan")

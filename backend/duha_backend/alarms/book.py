@@ -51,9 +51,10 @@ class Book:
 
     def page(
         self, now: int, *, everything: bool = False, before: int | None = None,
-        limit: int = 500, cabinet: str | None = None,
+        limit: int = 500, cabinet: str | None = None, thing: str | None = None,
+        shelved: bool = False,
     ) -> list[Row]:  # fmt: skip
-        """Alarms, newest first: those that want somebody, or all that there ever were."""
+        """Alarms, newest first: those that want somebody, all that ever were, the shelf."""
         a = tables.alarm.c
         query = sa.select(tables.alarm).order_by(a.id.desc()).limit(limit)
         if not everything:
@@ -62,6 +63,10 @@ class Book:
             query = query.where(a.id < before)
         if cabinet is not None:
             query = query.where(a.cabinet == cabinet)
+        if thing is not None:
+            query = query.where(a.object == thing)
+        if shelved:
+            query = query.where(a.shelved_until > now)
         with self._engine.connect() as db:
             rows = [dict(row) for row in db.execute(query).mappings()]
         return [row | {"state": state_of(row, now)} for row in rows]
@@ -78,14 +83,55 @@ class Book:
         with self._engine.connect() as db:
             return {severity: int(number) for severity, number in db.execute(query)}
 
-    def acknowledge(self, ids: Sequence[int], who: str, now: int) -> int:
-        """Somebody has seen them; returns how many nobody had before."""
+    def tally(self, now: int) -> dict[str, int]:
+        """How many alarms are in each state that wants, or has wanted, somebody."""
+        found = dict.fromkeys(
+            ("unacknowledged", "acknowledged", "cleared", "shelved"), 0
+        )
+        a = tables.alarm.c
+        shelved = sa.and_(a.shelved_until.is_not(None), a.shelved_until > now)
+        state = sa.case(
+            (shelved, "shelved"),
+            (a.cleared.is_not(None), "cleared"),
+            (a.acknowledged.is_not(None), "acknowledged"),
+            else_="unacknowledged",
+        )
+        query = (
+            sa.select(state, sa.func.count())
+            .where(a.cleared.is_(None) | a.acknowledged.is_(None))
+            .group_by(state)
+        )
+        with self._engine.connect() as db:
+            return found | {name: int(number) for name, number in db.execute(query)}
+
+    def codes(self, now: int) -> dict[str, int]:
+        """How many alarms of each kind are not over and not shelved."""
+        a = tables.alarm.c
+        query = (
+            sa.select(a.code, sa.func.count())
+            .where(a.cleared.is_(None))
+            .where(a.shelved_until.is_(None) | (a.shelved_until <= now))
+            .group_by(a.code)
+        )
+        with self._engine.connect() as db:
+            return {code: int(number) for code, number in db.execute(query)}
+
+    def acknowledge(
+        self, ids: Sequence[int], who: str, now: int, comment: str = ""
+    ) -> int:
+        """Somebody has seen them; returns how many nobody had before.
+
+        A comment stands at all of them, and replaces the one before.
+        """
         a = tables.alarm
         query = sa.update(a).where(a.c.id.in_(ids), a.c.acknowledged.is_(None))
         with self._engine.begin() as db:
             self._all_there(db, ids)
-            made = query.values(acknowledged=now, acknowledged_by=who)
-            return db.execute(made).rowcount
+            made = db.execute(query.values(acknowledged=now, acknowledged_by=who))
+            if comment:
+                here = a.c.id.in_(ids)
+                db.execute(sa.update(a).where(here).values(comment=comment))
+            return made.rowcount
 
     def shelve(
         self, ids: Sequence[int], who: str, now: int, until: int, reason: str

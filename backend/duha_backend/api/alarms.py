@@ -4,9 +4,9 @@ import asyncio
 import csv
 import datetime as dt
 import io
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from duha_backend.alarms.kinds import KINDS
@@ -29,6 +29,7 @@ _TIMES = ("raised", "cleared", "acknowledged", "shelved_until")
 _ORDER = (
     "id", "severity", "code", "object", "cabinet", "street", "pole", "asset_id",
     "latitude", "longitude", "raised", "detail", "affected", "assigned", "state",
+    "comment",
 )  # fmt: skip
 
 
@@ -37,6 +38,12 @@ class IdsIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     ids: list[int] = Field(min_length=1, max_length=10_000)
+
+
+class SeenIn(IdsIn):
+    """What somebody says who has seen them."""
+
+    comment: str = Field("", max_length=200, examples=["crew is on its way"])
 
 
 class ShelveIn(IdsIn):
@@ -57,14 +64,20 @@ class AssignIn(IdsIn):
 async def alarms(
     services: S,
     everything: bool = False,
+    shelved: bool = False,
     cabinet: str | None = None,
+    thing: Annotated[str | None, Query(alias="object")] = None,
     cursor: int | None = None,
     limit: Limit = 500,
 ) -> dict[str, Any]:
-    """Alarms that want somebody, newest first; `everything` for the whole book."""
+    """Alarms that want somebody, newest first; `everything` for the whole book.
+
+    `shelved` for those that are put aside now.
+    """
     rows = await asyncio.to_thread(
         services.alarms.book.page, services.now_ms(),
-        everything=everything, before=cursor, limit=limit + 1, cabinet=cabinet,
+        everything=everything or shelved, before=cursor, limit=limit + 1, cabinet=cabinet,
+        thing=thing, shelved=shelved,
     )  # fmt: skip
     more = len(rows) > limit
     items = [_out(row) for row in rows[:limit]]
@@ -95,11 +108,11 @@ async def work_orders(services: S) -> Response:
 
 
 @router.post("/alarms/acknowledge", dependencies=OPERATOR)
-async def acknowledge(body: IdsIn, services: S, who: Who) -> dict[str, int]:
+async def acknowledge(body: SeenIn, services: S, who: Who) -> dict[str, int]:
     """Say that somebody has seen them."""
-    book, now = services.alarms.book, services.now_ms()
-    made = await asyncio.to_thread(book.acknowledge, body.ids, who.name, now)
-    await record(services, who, "acknowledge", _named(body.ids), "")
+    book, now, comment = services.alarms.book, services.now_ms(), body.comment.strip()
+    made = await asyncio.to_thread(book.acknowledge, body.ids, who.name, now, comment)
+    await record(services, who, "acknowledge", _named(body.ids), comment)
     return {"acknowledged": made}
 
 

@@ -130,6 +130,34 @@ class CalendarIn(_In):
     rules: list[RuleIn] = Field([], max_length=200)
 
 
+class PlanIn(BaseModel):
+    """Programmes and calendars by id that are to hold together."""
+
+    model_config = ConfigDict(extra="forbid")
+    programmes: dict[str, ProgrammeIn] = Field({}, max_length=100)
+    calendars: dict[str, CalendarIn] = Field({}, max_length=100)
+
+    def documents(self) -> list[Programme | Calendar]:
+        """What it holds."""
+        return [
+            _converted({"id": name, **body.model_dump(mode="json")}, kind)
+            for kind, given in (
+                (Programme, self.programmes),
+                (Calendar, self.calendars),
+            )
+            for name, body in given.items()
+        ]
+
+
+class PublishIn(PlanIn):
+    """A plan, and what it replaces."""
+
+    etags: dict[str, str] = Field(
+        {},
+        description='ETags by id; "" for what is new, none named: whatever is there.',
+    )
+
+
 class GroupIn(_In):
     """Luminaires by name, or by a rule over fields of the inventory."""
 
@@ -385,6 +413,27 @@ _room("watches", Watch, WatchIn, "watch")
 _room("design-rain", DesignRain, DesignRainIn, "design rain table")
 
 
+@router.post("/plan", dependencies=ENGINEER)
+async def publish(
+    body: PublishIn, services: S, who: Who, dry_run: DryRun = False
+) -> dict[str, str]:
+    """Store programmes and calendars together: all or none, judged as they will stand.
+
+    The new ETags by id. What would leave a street dark is refused (422), and so is a plan
+    of which somebody else has changed a part since (412).
+    """
+    documents = body.documents()
+    before = await asyncio.to_thread(_found, services, documents)
+    given = [(document, body.etags.get(document.id)) for document in documents]
+    await asyncio.to_thread(services.desk.publish, given, who.name, dry_run=dry_run)
+    if not dry_run:
+        for old, document in zip(before, documents, strict=True):
+            word = type(document).__name__.lower()
+            await _note(services, who, word, document.id, old, document)
+        await services.control.settle()
+    return {document.id: tag(document) for document in documents}
+
+
 @router.get("/assignments")
 async def assignments(services: S) -> dict[str, str]:
     """Calendar by luminaire, ``stretch:`` and a stretch, cabinet or "*"."""
@@ -430,6 +479,19 @@ def tag_of(if_match: str | None) -> str | None:
     if if_match is None or if_match.strip() == "*":
         return None
     return if_match.strip().removeprefix("W/").strip('"')
+
+
+def _found(
+    services: Services, documents: list[Programme | Calendar]
+) -> list[Programme | Calendar | None]:
+    """What stands now where documents are to stand."""
+    find = services.registry.find
+    return [
+        find(Programme, one.id)
+        if isinstance(one, Programme)
+        else find(Calendar, one.id)
+        for one in documents
+    ]
 
 
 async def _note(

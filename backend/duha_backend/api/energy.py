@@ -25,7 +25,7 @@ Only = Annotated[str, Query(description="One district or cabinet.")]
 @router.get("/energy")
 async def energy(
     services: S, since: Since = None, until: Until = None, every: Every = "month",
-    part: Part = "city", only: Only = "",
+    part: Part = "city", only: Only = "", language: Literal["cs", "en"] = "en",
 ) -> dict[str, Any]:  # fmt: skip
     """Energy used, baseline and saving, by period and part of the city."""
     first, last = _span(services, since, until)
@@ -35,7 +35,7 @@ async def energy(
         "until": last.isoformat(),
         "lines": [line._asdict() for line in lines],
         "terms": terms,
-        "method": paper.WORDS["en"].method,
+        "method": paper.WORDS[language].method,
     }
 
 

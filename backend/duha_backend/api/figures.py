@@ -1,7 +1,9 @@
 """What the backend counts, for monitoring: health in one answer, and OpenMetrics."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -17,7 +19,7 @@ from prometheus_client.openmetrics.exposition import (
     generate_latest,
 )
 
-from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services
+from duha_backend.api.services import BACKUP_NAME, PREFIX, SIGNED_IN, S, Services, iso
 
 router = APIRouter(dependencies=SIGNED_IN)
 
@@ -53,8 +55,18 @@ async def system(services: S) -> dict[str, Any]:
             "waiting_bytes": services.ingest.waiting_bytes,
         },
         "books": await asyncio.to_thread(services.books.count),
+        "last_backup": await asyncio.to_thread(_last_backup, services.data / "backups"),
         "figures": services.live.figures(now),
     }  # fmt: skip
+
+
+def _last_backup(folder: Path) -> str | None:
+    """When the newest backup in a folder was begun; their names are times."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if not names:
+        return None
+    moment = dt.datetime.strptime(max(names), BACKUP_NAME).replace(tzinfo=dt.UTC)
+    return iso(round(moment.timestamp() * 1000))
 
 
 @router.get("/metrics", response_class=Response)

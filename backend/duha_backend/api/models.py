@@ -257,6 +257,7 @@ async def _standing(services: Services, model: SwmmModel) -> dict[str, Any]:
                 "what": watch.what,
                 "part": watch.part,
                 "object": watch.object,
+                "device": device(model.id, watch.object),
                 "stages": watch.stages,
                 "latitude": watch.latitude,
                 "longitude": watch.longitude,

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from duha_backend.api.documents import ProgrammeIn
+from duha_backend.api.documents import PlanIn, ProgrammeIn
 from duha_backend.api.overrides import TargetIn
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, iso, to_ms
 from duha_backend.errors import Invalid, NotFound
@@ -29,6 +29,7 @@ class PreviewIn(BaseModel):
     programme: ProgrammeIn | None = Field(
         None, description="As if every night were so."
     )
+    plan: PlanIn | None = Field(None, description="As if this had been published.")
     first: dt.date | None = Field(None, description="Tonight, without it.")
     nights: int = Field(7, ge=1, le=31)
 
@@ -78,11 +79,13 @@ def _preview(services: S, body: PreviewIn) -> tuple[Preview, Tariff]:
     lamps = desk.members(body.target.kind, body.target.id)
     if not lamps:
         raise NotFound(f"no luminaire in {body.target.kind} {body.target.id!r}")
-    if body.calendar and body.programme:
-        raise Invalid("preview a calendar or a programme, not both")
+    if sum(one is not None for one in (body.calendar, body.programme, body.plan)) > 1:
+        raise Invalid("preview a calendar, a programme or a plan, not two of them")
     now = desk.wanted()
     proposed = now
-    if body.programme is not None:
+    if body.plan is not None:
+        proposed = desk.with_plan(body.plan.documents())
+    elif body.programme is not None:
         raw = {"id": "preview", **body.programme.model_dump(mode="json")}
         programme = msgspec.convert(raw, Programme)
         calendar = Calendar("preview", "", "preview")
@@ -114,6 +117,8 @@ def _preview_out(found: Preview, tariff: Tariff) -> dict[str, Any]:
         "step_s": found.step_s,
         "courses": [_course_out(course) for course in found.courses],
         "nights": [_night_out(night) for night in found.nights],
+        "calendars": found.programmes,
+        "affected": found.affected,
         "total": _costs(found.nights, tariff),
         "without_type": found.without_type,
     }

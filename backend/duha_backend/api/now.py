@@ -8,12 +8,16 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, iso
+from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, iso
 from duha_backend.errors import Invalid, NotFound
+from duha_backend.lighting.inventory import Asset
 from duha_backend.live import encode_tick
 from duha_contract.quantities import BY_NAME, KINDS
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+_COLUMNS = (
+    "id", "longitude", "latitude", "cabinet", "street", "district", "pole", "asset_id",
+)  # fmt: skip
 
 
 @router.get("/city")
@@ -33,13 +37,8 @@ async def city(services: S, who: Who) -> dict[str, Any]:
         "now": services.now_ms(),
         "rate": services.rate,
         "zone": services.control.place.zone,
-        "luminaires": {
-            "id": [a.id for a in lamps],
-            "longitude": [a.longitude for a in lamps],
-            "latitude": [a.latitude for a in lamps],
-            "cabinet": [a.cabinet for a in lamps],
-            "street": [a.street for a in lamps],
-        },
+        "grafana": services.grafana or None,
+        "luminaires": {name: [getattr(a, name) for a in lamps] for name in _COLUMNS},
         "cabinets": [a._asdict() for a in live.assets.values() if a.kind == "cabinet"],
         "gauges": [a._asdict() for a in gauges],
     }
@@ -60,6 +59,51 @@ async def streets(services: S) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": features}
 
 
+@router.get("/headline")
+async def headline(services: S) -> dict[str, Any]:
+    """Availability, alarms by state, power asked for, and what the last night saved.
+
+    `lit_uncommanded` burn though nobody told them to; `expected_kw` is what luminaires of
+    known types take at the levels they were told; `night` is null until one is settled.
+    """
+    return await asyncio.to_thread(services.headline.now, services.now_ms())
+
+
+@router.get("/cabinets/{name}")
+async def cabinet(name: str, services: S) -> dict[str, Any]:
+    """One cabinet: the power it should take and takes, its meters, doors and breakers."""
+    live = services.live
+    asset = live.assets.get(name)
+    if asset is None or asset.kind != "cabinet":
+        raise NotFound(f"the city has no cabinet {name}")
+    meters, contacts = (
+        [_last(services, device) for device in live.devices(kind, name)]
+        for kind in ("meter", "cabinet_io")
+    )
+    powers = [m["values"].get("power_w") for m in meters]
+    known = [power for power in powers if power is not None]
+    expected = await asyncio.to_thread(services.headline.expected_w, name)
+    return {
+        **asset._asdict(),
+        "luminaires": len(live.of_cabinet(name)),
+        "expected_w": expected,
+        "power_w": sum(known) if known else None,
+        "meters": meters,
+        "contacts": contacts,
+    }
+
+
+def _last(services: Services, asset: Asset) -> dict[str, Any]:
+    reading = services.live.latest[asset.kind].reading(asset.id)
+    return {
+        "id": asset.id,
+        "feeder": asset.feeder,
+        "at": iso(reading.ts) if reading else None,
+        "quality": reading.quality if reading else None,
+        "values": reading.values if reading else {},
+    }
+
+
 @router.get("/state")
 async def state(services: S) -> Response:
     """One byte for each luminaire, and in ``X-Seq`` the tick that it belongs to."""
@@ -72,8 +116,9 @@ async def state(services: S) -> Response:
 
 @router.get("/latest/{kind}")
 async def latest(
-    kind: str, services: S, columns: Annotated[str, Query()] = ""
-) -> Response:
+    kind: str, services: S, columns: Annotated[str, Query()] = "",
+    cabinet: Annotated[str, Query(description="Of this cabinet alone.")] = "",
+) -> Response:  # fmt: skip
     """The last reading of every device of a kind, in columns: one compact call.
 
     `columns` names quantities, comma-separated; without it all of them come. `ts` is 0 for
@@ -85,7 +130,11 @@ async def latest(
     unknown = [name for name in wanted if name not in BY_NAME[kind]]
     if unknown:
         raise Invalid(f"{kind} has no {', '.join(unknown)}")
-    body = await asyncio.to_thread(services.live.latest[kind].encode, wanted)
+    found, mine = services.live.latest[kind], None
+    if cabinet:
+        known = [asset.id for asset in services.live.devices(kind, cabinet)]
+        mine = [name for name in known if name in found.index]
+    body = await asyncio.to_thread(found.encode, wanted, mine)
     # Compressing would take longer than sending, on the lines where this is asked.
     headers = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
     return Response(body, media_type="application/json", headers=headers)

@@ -117,12 +117,15 @@ async def field(
     minutes: Annotated[int, Query(ge=5, le=1440)] = 60,
     method: Method = "idw",
     columns: Annotated[int, Query(ge=4, le=200)] = 40,
+    last: Annotated[dt.datetime | None, Query(alias="until")] = None,
 ) -> dict[str, Any]:
     """Rain between the gauges on a grid [mm]: interpolated, it is no radar picture.
 
     `depth_mm` has a row for each latitude, from south to north.
     """
     until = await _judged_until(services)
+    if last is not None:
+        until = min(until, to_ms(last) // MINUTE_MS * MINUTE_MS)
     rain, _, names = await _rain(services, until - minutes * MINUTE_MS, until)
     gauges = [services.live.assets[name] for name in names]
     fallen = np.where(

@@ -6,12 +6,15 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from duha_backend.api.services import PREFIX, SIGNED_IN, S
+from duha_backend.api.services import PREFIX, SIGNED_IN, S, iso
 from duha_backend.errors import NotFound
 from duha_backend.rain.events import DesignRain
+from duha_backend.readings import rows_of
+from duha_backend.runoff.catchments import Catchment
 from duha_backend.runoff.sizing import Surface, coefficient, size
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+HOUR_MS = 3_600_000
 
 
 class SurfaceIn(BaseModel):
@@ -63,3 +66,28 @@ async def sizing(body: SizingIn, services: S) -> dict[str, Any]:
     )  # fmt: skip
     trials = [trial._asdict() for trial in found.trials]
     return found._asdict() | {"trials": trials, "source": table.source}
+
+
+@router.get("/runoff")
+async def loads(services: S) -> list[dict[str, Any]]:
+    """What runs off every catchment now, by the model that is always on [L/s], [L/s/ha].
+
+    `at` and what follows from it are null where nothing has been worked out for an hour.
+    """
+    known = await asyncio.to_thread(services.registry.all, Catchment)
+    rows = rows_of(
+        await services.readings.latest("catchment", services.now_ms() - HOUR_MS)
+    )
+    newest = {row["device"]: row for row in rows}
+    return [_load(one, newest.get(one.id)) for one in known]
+
+
+def _load(one: Catchment, row: dict[str, Any] | None) -> dict[str, Any]:
+    flow = row["runoff_l_s"] if row else None
+    return {
+        "id": one.id, "name": one.name, "latitude": one.latitude,
+        "longitude": one.longitude, "area_ha": one.area_ha, "outline": one.outline,
+        "at": iso(row["ts"]) if row else None,
+        "runoff_l_s": flow,
+        "load_l_s_ha": None if flow is None else flow / one.area_ha,
+    }  # fmt: skip

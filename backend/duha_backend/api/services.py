@@ -17,12 +17,14 @@ from duha_backend.control import Control
 from duha_backend.drainage.office import Drainage
 from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
+from duha_backend.headline import Headline
 from duha_backend.ingest import Ingest
 from duha_backend.live import Live
 from duha_backend.readings import Readings
 from duha_backend.registry import ROLES, Registry, Role
 
 PREFIX = "/api/v1"
+BACKUP_NAME = "%Y%m%dT%H%M%S%fZ"
 Limit = Annotated[int, Query(ge=1, le=5000, description="Most items of a page.")]
 
 
@@ -48,6 +50,7 @@ class Services:
         city: str,
         name: str,
         rate: float,
+        grafana: str = "",
     ) -> None:
         self.books = books
         self.data = data
@@ -69,6 +72,8 @@ class Services:
         self.city = city
         self.name = name
         self.rate = rate
+        self.grafana = grafana
+        self.headline = Headline(live, registry, alarms.book, energy.book)
 
 
 def _services(request: Request) -> Services:

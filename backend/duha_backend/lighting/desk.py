@@ -181,6 +181,57 @@ class Desk:
         else:
             self._registry.save(document, self._clock.now_ms(), who, match)
 
+    def with_plan(self, documents: Iterable[Programme | Calendar]) -> Wanted:
+        """What would be wanted with some programmes and calendars.
+
+        Raises
+        ------
+        ProgrammeError, Conflict, Invalid
+            One of them cannot be, or names a programme that is none.
+        """
+        wanted, calendars = self.wanted(), []
+        for document in documents:
+            if isinstance(document, Programme):
+                check(document, self.place)
+                wanted = _with(wanted, "programmes", document)
+            else:
+                dated(document, self.today())
+                wanted = _with(wanted, "calendars", document)
+                calendars.append(document)
+        for calendar in calendars:
+            _names_programmes(calendar, wanted)
+        return wanted
+
+    def publish(
+        self,
+        documents: Sequence[tuple[Programme | Calendar, str | None]],
+        who: str,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        """Take programmes and calendars together, judged as they will stand together.
+
+        Parameters
+        ----------
+        documents : sequence of (Programme or Calendar, str or None)
+            Each with the tag of what it replaces; "" for nothing, None for anything.
+
+        Raises
+        ------
+        ProgrammeError, Conflict, Invalid, Refused
+            As `save` does; nothing is taken.
+        Stale
+            Somebody else has changed one of them since; nothing is taken.
+        """
+        wanted = self.with_plan(document for document, _ in documents)
+        touched = set[str | None]()
+        for document, match in documents:
+            self._registry.agree(type(document), document.id, match)
+            touched |= self._touched(wanted, document)
+        self._refuse_darkness(wanted, touched)
+        if not dry_run:
+            self._registry.save_all(documents, self._clock.now_ms(), who)
+
     def drop(
         self, document: type[Any], name: str, who: str = "", match: str | None = None
     ) -> None:

@@ -75,6 +75,10 @@ class Preview:
         What it takes; luminaires without a known type are not in it.
     without_type : int
         How many those are.
+    programmes : dict of str to list of str
+        The programme of each night, by calendar.
+    affected : int
+        Luminaires whose light is another than now in any of the nights.
     """
 
     start: float
@@ -82,6 +86,8 @@ class Preview:
     courses: list[Course]
     nights: list[Night] = field(default_factory=list)
     without_type: int = 0
+    programmes: dict[str, list[str]] = field(default_factory=dict)
+    affected: int = 0
 
     @property
     def kwh(self) -> float:
@@ -131,19 +137,24 @@ def preview(
     of_night = _of_nights(sun, first, nights, times)
     kinds = {asset.type for asset in lamps}
     found.without_type = sum(a.type not in types for a in lamps)
-    for wanted, name in ((proposed, "kwh"), (now, "now_kwh")):
-        if name == "now_kwh" and now is proposed:
-            for night in found.nights:
-                night.now_kwh = night.kwh
-            continue
-        told = Counter((_told(a, wanted, standing), a.type) for a in lamps)
-        courses = _courses({key for key, _ in told}, wanted, sun, times, first)
-        for (key, kind), count in told.items():
-            if kind in types:
-                watts = types[kind].power(courses[key])
-                _add(found.nights, name, count * _kwh(watts, of_night, nights))
-        if wanted is proposed:
-            found.courses = _listed(told, courses)
+    told = Counter(
+        (_told(a, proposed, standing), _told(a, now, standing), a.type) for a in lamps
+    )
+    after = _courses({key for key, _, _ in told}, proposed, sun, times, first)
+    before = after
+    if now is not proposed:
+        before = _courses({key for _, key, _ in told}, now, sun, times, first)
+    found.courses = _listed(told, after)
+    found.programmes = _programmes(found.courses, proposed, first, nights)
+    for (then, is_now, kind), count in told.items():
+        if not np.array_equal(after[then], before[is_now]):
+            found.affected += count
+        if kind in types:
+            power = types[kind].power
+            kwh = count * _kwh(power(after[then]), of_night, nights)
+            now_kwh = count * _kwh(power(before[is_now]), of_night, nights)
+            _add(found.nights, "kwh", kwh)
+            _add(found.nights, "now_kwh", now_kwh)
     for kind in kinds & types.keys():
         count = sum(asset.type == kind for asset in lamps)
         rated = tariff.baseline_w.get(kind, types[kind].rated_w)
@@ -181,12 +192,24 @@ def _for_all(override: Override) -> Override:
 
 
 def _listed(
-    told: Counter[tuple[Told, str]], courses: Mapping[Told, Array]
+    told: Counter[tuple[Told, Told, str]], courses: Mapping[Told, Array]
 ) -> list[Course]:
     counts: Counter[Told] = Counter()
-    for (key, _), count in told.items():
+    for (key, _, _), count in told.items():
         counts[key] += count
     return [Course(key, count, courses[key]) for key, count in counts.most_common()]
+
+
+def _programmes(
+    courses: Iterable[Course], wanted: Wanted, first: dt.date, nights: int
+) -> dict[str, list[str]]:
+    dates = [first + dt.timedelta(days=n) for n in range(nights)]
+    names = {course.told.calendar for course in courses}
+    return {
+        name: [dated(calendar, first).programme_of(date) for date in dates]
+        for name in names
+        if name and (calendar := wanted.calendars.get(name)) is not None
+    }
 
 
 def _night(sun: Sun, date: dt.date) -> Night:

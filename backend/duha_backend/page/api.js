@@ -2,31 +2,56 @@
 const ROOT = '/api/v1';
 
 export class ApiError extends Error {
+  /** @param {number} status @param {string} detail */
   constructor(status, detail) { super(detail); this.status = status; }
 }
 
+/** Whether an error is the backend's, of a status. @param {unknown} error @param {number} status */
+export const isStatus = (error, status) => error instanceof ApiError && error.status === status;
+
+/** @param {string} method @param {string} path @param {unknown} [body] @param {string} [etag] */
 async function ask(method, path, body, etag) {
-  const options = {method, headers: {}};
-  if (body !== undefined) {
-    options.body = JSON.stringify(body);
-    options.headers['Content-Type'] = 'application/json';
-  }
-  if (etag) options.headers['If-Match'] = `"${etag}"`;
-  const answer = await fetch(ROOT + path, options);
+  const headers = new Headers();
+  if (body !== undefined) headers.set('Content-Type', 'application/json');
+  if (etag) headers.set('If-Match', `"${etag}"`);
+  const answer = await fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)});
   if (answer.ok) return answer;
   let detail = answer.statusText;
   try { detail = (await answer.json()).detail ?? detail; } catch { /* not a problem document */ }
   throw new ApiError(answer.status, detail);
 }
 
+/** @param {string} path @returns {Promise<any>} */
 export async function get(path) { return (await ask('GET', path)).json(); }
+
+/** What is asked for, or null where there is none (404). @param {string} path @returns {Promise<any>} */
+export async function find(path) {
+  try {
+    return await get(path);
+  } catch (error) {
+    if (isStatus(error, 404)) return null;
+    throw error;
+  }
+}
+
+/** @param {string} path @param {unknown} body @returns {Promise<any>} */
 export async function post(path, body) {
   const answer = await ask('POST', path, body);
   return answer.status === 204 ? null : answer.json();
 }
-/** Put a document, unless somebody has changed it since (412). */
+
+/** Put a document, unless somebody has changed it since (412). @param {string} path @param {unknown} body @param {string} [etag] */
 export async function put(path, body, etag) { return (await ask('PUT', path, body, etag)).json(); }
+
+/** @param {string} path */
 export async function remove(path) { await ask('DELETE', path); }
+
+/** The newest readings of a kind as rows. @param {string} kind @param {string} query @returns {Promise<any[]>} */
+export async function latest(kind, query = '') {
+  const found = (await get(`/latest/${kind}${query && `?${query}`}`)).columns;
+  return found.device.map((/** @type {string} */ _, /** @type {number} */ k) =>
+    Object.fromEntries(Object.entries(found).map(([name, column]) => [name, column[k]])));
+}
 
 export async function state() {
   const answer = await ask('GET', '/state');

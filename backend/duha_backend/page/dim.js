@@ -1,35 +1,53 @@
 // Dim or light by hand: whom, how much, until when, why; and what became of it.
 import * as api from './api.js';
+import {now} from './clock.js';
+import {$, button, make} from './dom.js';
 import {clock, percent, t} from './l10n.js';
 
-const form = document.querySelector('#dim form');
-const list = document.querySelector('#overrides');
-let chosen = null, groups = [], city = null, now = () => Date.now();
+/**
+ * @typedef {import('./types.js').Target} Target
+ * @typedef {{id: string, target: Target, level: number, end: string, state: string, diverged: string[]}} Override
+ */
 
-export async function begin(theCity, theClock) {
+const form = /** @type {HTMLFormElement} */ ($('#dim form')), list = $('#overrides');
+const target = /** @type {HTMLSelectElement} */ ($('[name=target]', form));
+const input = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ ($(`[name=${name}]`, form));
+const level = input('level'), until = input('until'), reason = input('reason');
+/** @type {{id: string, street: string} | null} */
+let chosen = null;
+/** @type {{id: string, name: string}[]} */
+let groups = [];
+/** @type {import('./types.js').City} */
+let city;
+let drawn = '';
+
+/** @param {import('./types.js').City} theCity */
+export async function begin(theCity) {
   city = theCity;
-  now = theClock;
   groups = await api.get('/groups');
   fillTargets();
-  form.elements.until.value = clock(now() + 2 * 3_600_000);
-  form.elements.level.addEventListener('input', showLevel);
+  until.value = clock(now() + 2 * 3_600_000);
+  level.addEventListener('input', showLevel);
   form.addEventListener('submit', send);
 }
 
+/** @param {{id: string, street: string}} luminaire */
 export function choose(luminaire) {
   chosen = luminaire;
   fillTargets();
-  form.elements.target.value = JSON.stringify({kind: 'luminaire', id: luminaire.id});
+  target.value = JSON.stringify({kind: 'luminaire', id: luminaire.id});
 }
 
 export function relabel() {
+  drawn = '';
   fillTargets();
   showLevel();
 }
 
-function showLevel() { form.querySelector('output').textContent = percent(Number(form.elements.level.value)); }
+function showLevel() { $('output', form).textContent = percent(Number(level.value)); }
 
 function targets() {
+  /** @type {Target[]} */
   const found = [];
   if (chosen) found.push({kind: 'luminaire', id: chosen.id}, {kind: 'street', id: chosen.street});
   found.push(...city.cabinets.map(c => ({kind: 'cabinet', id: c.id})));
@@ -38,58 +56,54 @@ function targets() {
   return found;
 }
 
+/** @param {Target} target */
 function name({kind, id}) {
   return t(`target-${kind}`, {id, name: groups.find(g => g.id === id)?.name ?? id});
 }
 
 function fillTargets() {
-  if (!city) return;
-  const select = form.elements.target, before = select.value;
-  select.replaceChildren(...targets().map(target => new Option(name(target), JSON.stringify(target))));
-  if ([...select.options].some(o => o.value === before)) select.value = before;
+  const before = target.value;
+  target.replaceChildren(...targets().map(one => new Option(name(one), JSON.stringify(one))));
+  if ([...target.options].some(option => option.value === before)) target.value = before;
 }
 
-/** Minutes from now on the city's clock until it next shows HH:MM. */
+/** Minutes from now on the city's clock until it next shows HH:MM. @param {string} time */
 function minutesUntil(time) {
-  const minutes = text => { const [h, m] = text.split(':').map(Number); return 60 * h + m; };
+  const minutes = (/** @type {string} */ text) => { const [h = 0, m = 0] = text.split(':').map(Number); return 60 * h + m; };
   const wait = minutes(time) - minutes(clock(now()));
   return wait > 0 ? wait : wait + 24 * 60;
 }
 
+/** @param {SubmitEvent} event */
 async function send(event) {
   event.preventDefault();
-  const fields = form.elements, error = form.querySelector('.error');
+  const error = $('.error', form);
   error.hidden = true;
   try {
     await api.post('/overrides', {
-      target: JSON.parse(fields.target.value), level: Number(fields.level.value),
-      minutes: minutesUntil(fields.until.value), reason: fields.reason.value,
-    });
+      target: JSON.parse(target.value), level: Number(level.value), minutes: minutesUntil(until.value), reason: reason.value});
     await refresh();
   } catch (problem) {
-    error.textContent = problem.message;
+    error.textContent = problem instanceof Error ? problem.message : String(problem);
     error.hidden = false;
   }
 }
 
 export async function refresh() {
-  const found = await api.get('/overrides');
+  /** @type {Override[]} */
+  const found = await api.get('/overrides'), key = JSON.stringify(found);
+  if (key === drawn) return;  // who is about to press a button is not disturbed
+  drawn = key;
   list.replaceChildren(...found.slice(0, 20).map(line));
 }
 
+/** @param {Override} override */
 function line(override) {
-  const item = document.createElement('li'), text = document.createElement('span'), state = document.createElement('b');
-  text.textContent = t('override-line', {
-    target: name(override.target), level: percent(override.level), until: clock(Date.parse(override.end))});
-  state.className = `state-${override.state}`;
-  state.textContent = t(`override-${override.state}`, {count: override.diverged.length});
-  item.append(text, state);
+  const words = t('override-line', {target: name(override.target), level: percent(override.level), until: clock(Date.parse(override.end))});
+  const item = make('li', {}, make('span', {}, words),
+    make('b', {className: `state-${override.state}`}, t(`override-${override.state}`, {count: override.diverged.length})));
   if (['pending', 'applied', 'diverged'].includes(override.state)) {
-    const cancel = document.createElement('button');
-    cancel.type = 'button';
-    cancel.textContent = t('cancel');
-    cancel.addEventListener('click', async () => { await api.remove(`/overrides/${override.id}`); await refresh(); });
-    item.append(cancel);
+    item.append(button(t('cancel'), async () => { await api.remove(`/overrides/${override.id}`); await refresh(); }));
   }
   return item;
 }

@@ -1,19 +1,49 @@
 // Elements in a line each.
 
-/** An element with properties and children; a key with a dash is an attribute. */
+/** @typedef {Node | string | null | undefined} Child */
+
+/**
+ * An element with properties and children; a key with a dash is an attribute.
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {Record<string, unknown>} properties
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[T]}
+ */
 export function make(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
-    if (key.includes('-') || key === 'for') made.setAttribute(key, value);
-    else made[key] = value;
+    if (key.includes('-') || key === 'for' || key === 'role') made.setAttribute(key, String(value));
+    else Object.assign(made, {[key]: value});
   }
   made.append(...children.filter(child => child !== null && child !== undefined));
   return made;
 }
 
-/** A table in a box that scrolls: `heads` are words, `rows` lists of cells. */
+/**
+ * What must be on the page, by its selector.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} selector
+ * @param {ParentNode} root
+ * @returns {T}
+ */
+export function $(selector, root = document) {
+  const found = root.querySelector(selector);
+  if (!found) throw new Error(`the page has no ${selector}`);
+  return /** @type {T} */ (found);
+}
+
+/**
+ * A table in a box that scrolls: `heads` are words, `rows` lists of cells.
+ * @param {string} label
+ * @param {Child[]} heads
+ * @param {Child[][]} rows
+ */
 export function table(label, heads, rows) {
-  const kind = k => rows[0]?.[k]?.className === 'figure' ? 'figure' : '';
+  const kind = (/** @type {number} */ k) => {
+    const cell = rows[0]?.[k];
+    return cell instanceof HTMLElement && cell.className === 'figure' ? 'figure' : '';
+  };
   const head = make('tr', {}, ...heads.map((word, k) => make('th', {scope: 'col', className: kind(k)}, word)));
   const body = rows.map(cells => make('tr', {}, ...cells.map(cell =>
     cell instanceof HTMLTableCellElement ? cell : make('td', {}, cell))));
@@ -21,26 +51,48 @@ export function table(label, heads, rows) {
     make('table', {}, make('thead', {}, head), make('tbody', {}, ...body)));
 }
 
-/** A number in a cell, to the right. */
+/** A number in a cell, to the right. @param {string} text */
 export const figure = text => make('td', {className: 'figure'}, text);
 
-/** A button that says what went wrong beside itself. */
+/**
+ * A button that says what went wrong beside itself.
+ * @param {string} word
+ * @param {() => unknown} act
+ * @param {Record<string, unknown>} properties
+ */
 export function button(word, act, properties = {}) {
   const made = make('button', {type: 'button', ...properties}, word);
   made.addEventListener('click', async () => {
     made.disabled = true;
-    made.parentElement.querySelectorAll(':scope > .error').forEach(old => old.remove());
+    made.parentElement?.querySelectorAll(':scope > .error').forEach(old => old.remove());
     try { await act(); } catch (error) { complain(made, error); } finally { made.disabled = made.dataset.locked === 'yes'; }
   });
   return made;
 }
 
+/** @param {HTMLElement} beside @param {unknown} error */
 function complain(beside, error) {
   const next = beside.nextElementSibling;
-  const place = next?.classList.contains('error') ? next : make('span', {className: 'error', 'role': 'alert'});
-  place.textContent = error.message;
+  const place = next?.classList.contains('error') ? next : make('span', {className: 'error', role: 'alert'});
+  place.textContent = error instanceof Error ? error.message : String(error);
   beside.after(place);
 }
 
-/** A labelled field. */
+/** A labelled field. @param {string} word @param {Child} input */
 export const field = (word, input) => make('label', {}, make('span', {}, word), input);
+
+/**
+ * A choice among names; `word` says each, `chosen` is told.
+ * @param {readonly string[]} names
+ * @param {string} now
+ * @param {(name: string) => string} word
+ * @param {(name: string) => unknown} chosen
+ */
+export function choice(names, now, word, chosen) {
+  const made = make('select', {}, ...names.map(name => new Option(word(name), name, false, name === now)));
+  made.addEventListener('change', () => chosen(made.value));
+  return made;
+}
+
+/** A link to a view. @param {string} view @param {string} about @param {Child} words */
+export const to = (view, about, words = about) => make('a', {href: `#/${view}/${encodeURIComponent(about)}`}, words);

@@ -1,25 +1,44 @@
 // The operators' page: signs in, keeps the city's state from ticks, and shows it.
 import * as api from './api.js';
+import * as cityClock from './clock.js';
 import * as detail from './detail.js';
 import * as dim from './dim.js';
+import * as filter from './filter.js';
+import * as headline from './headline.js';
 import * as l10n from './l10n.js';
+import * as problems from './problems.js';
 import * as rain from './rain.js';
 import * as router from './router.js';
 import * as runoff from './runoff.js';
+import {$, make} from './dom.js';
 import {makeMap} from './map.js';
-import {isProblem, nameOf} from './states.js';
+import {isProblem, nameOf, STALE} from './states.js';
+
+/** @typedef {import('./map.js').Standing} Standing */
 
 const {t, number} = l10n;
-const $ = selector => document.querySelector(selector);
-const SHOWN_PROBLEMS = 200;
+const TICK_LIMIT_MS = 15_000;
 
-let city, state, map = null, seq = 0, assets = 0, figures = {}, controllers = [], chosen = null, source = null;
+/** @type {import('./types.js').City} */
+let city;
+/** What each lamp does; and of it what the filter lets be drawn. */
+let state = new Uint8Array(0), drawn = state;
+/** @type {Awaited<ReturnType<typeof makeMap>>} */
+let map = null;
+/** @type {import('./types.js').Figures} */
+let figures;
+/** @type {import('./types.js').Controller[]} */
+let controllers = [];
+/** @type {EventSource | null} */
+let source = null;
+/** @type {number | null} */
+let chosen = null;
+let seq = 0, assets = 0;
 let fieldOf = '';  // up to when the rain is that the map shows between the gauges
-let cityNow = 0, heard = 0;  // the city's clock at the last tick, and when that was here
-const now = () => cityNow + (performance.now() - heard) * city.rate;
 
 // -- signing in ------------------------------------------------------------------------
 
+/** @param {Promise<void>} words @returns {Promise<import('./types.js').City>} */
 async function signedIn(words) {
   const given = location.hash.startsWith('#token=') ? new URLSearchParams(location.hash.slice(1)).get('token') : null;
   if (given) {
@@ -29,7 +48,7 @@ async function signedIn(words) {
   try {
     return await api.get('/city');
   } catch (error) {
-    if (error.status !== 401) throw error;
+    if (!api.isStatus(error, 401)) throw error;
     await words;
     await askForToken();
     return api.get('/city');
@@ -37,16 +56,17 @@ async function signedIn(words) {
 }
 
 function askForToken() {
-  const dialog = $('#signin'), form = dialog.querySelector('form'), error = dialog.querySelector('.error');
+  const dialog = /** @type {HTMLDialogElement} */ ($('#signin')), form = /** @type {HTMLFormElement} */ ($('form', dialog)), error = $('.error', dialog);
+  const field = /** @type {HTMLInputElement} */ ($('input', form));
   dialog.addEventListener('cancel', event => event.preventDefault());
   dialog.showModal();
   return new Promise(done => form.addEventListener('submit', async event => {
     event.preventDefault();
     try {
-      await api.post('/session', {token: form.elements.token.value.trim()});
+      await api.post('/session', {token: field.value.trim()});
       form.reset();
       dialog.close();
-      done();
+      done(null);
     } catch {
       error.textContent = t('sign-in-wrong');
       error.hidden = false;
@@ -60,7 +80,6 @@ async function resync() {
   const fresh = await api.state();
   seq = fresh.seq;
   state.set(fresh.bytes);
-  show(true);
 }
 
 function listen() {
@@ -68,137 +87,92 @@ function listen() {
   source = api.events();
   source.onopen = () => link(true);
   source.onerror = () => link(false);
-  source.addEventListener('tick', async event => {
-    const tick = JSON.parse(event.data);
-    cityNow = tick.now;
-    heard = performance.now();
-    figures = tick.figures;
-    if (assets && tick.assets && tick.assets !== assets) return location.reload();  // an import
-    assets = tick.assets;
-    if (tick.seq <= seq) return;
-    if (tick.seq !== seq + 1) return resync();
-    seq = tick.seq;
-    tick.i.forEach((index, k) => { state[index] = tick.s[k]; });
-    show(tick.i.length > 0);
-  });
+  source.addEventListener('tick', event => take(JSON.parse(event.data)));
 }
 
+/** @param {{seq: number, now: number, i: number[], s: number[], figures: import('./types.js').Figures, assets: number}} tick */
+async function take(tick) {
+  cityClock.set(tick.now);
+  figures = tick.figures;
+  if (assets && tick.assets && tick.assets !== assets) return location.reload();  // an import
+  assets = tick.assets;
+  if (tick.seq <= seq) return showFigures();
+  let changed = tick.i.length > 0;
+  if (tick.seq === seq + 1) {
+    seq = tick.seq;
+    tick.i.forEach((index, k) => { state[index] = tick.s[k] ?? 0; });
+  } else {  // some were missed
+    await resync();
+    changed = true;
+  }
+  show(changed);
+}
+
+/** @param {boolean} up */
 function link(up) {
   $('#link').textContent = t(up ? 'live' : 'lost');
   $('#link').classList.toggle('lost', !up);
 }
 
+/** @param {boolean} changed */
 function show(changed) {
   showFigures();
   if (!changed) return;
+  filter.apply(state, drawn);
   map?.redraw();
-  showProblems();
+  problems.show(city, state, controllers, filter.shows, pick);
 }
 
 function showFigures() {
-  const problems = countProblems(), online = city.cabinets.length - (figures.stale?.length ?? 0);
-  const shown = [
-    [number(figures.lit), t('figure-lit', {total: number(figures.luminaires)})],
-    [l10n.percent(figures.mean_level), t('figure-level')],
-    [`${number(figures.power_kw, 1)} kW`, t('figure-power')],
-    [number(problems), t('figure-problems'), problems ? 'bad' : ''],
-    [`${number(figures.rain_1h_mm, 1)} mm`, t('figure-rain'), figures.rain_1h_mm ? 'wet' : ''],
-    [`${number(online)} / ${number(city.cabinets.length)}`, t('figure-controllers'), online < city.cabinets.length ? 'bad' : ''],
-  ];
-  $('#figures').replaceChildren(...shown.map(([value, name, kind]) => {
-    const box = document.createElement('div'), term = document.createElement('dt'), text = document.createElement('dd');
-    box.className = kind ?? '';
-    term.textContent = name;
-    text.textContent = value;
-    box.append(term, text);
-    return box;
-  }));
-  $('#clock').textContent = `${l10n.date(cityNow)} ${l10n.clock(cityNow, true)}${city.rate === 1 ? '' : ` ×${number(city.rate)}`}`;
-}
-
-function countProblems() {  // a plain loop: of a million lamps, several times a second
-  let count = 0;
-  for (let i = 0; i < state.length; i++) if (isProblem(state[i])) count++;
-  return count;
-}
-
-function showProblems() {
-  const rows = [], lamps = city.luminaires;
-  for (const controller of controllers.filter(c => c.stale)) {
-    rows.push(row('stale', t('cabinet-stale', {id: controller.id, age: l10n.span(controller.age_s)}), null, ''));
-  }
-  const stale = new Set(controllers.filter(c => c.stale).map(c => c.id));
-  for (let i = 0; i < state.length && rows.length < SHOWN_PROBLEMS; i++) {
-    if (!isProblem(state[i]) || stale.has(lamps.cabinet[i])) continue;
-    rows.push(row(nameOf(state[i]), t(`state-${nameOf(state[i])}`), i, lamps.street[i]));
-  }
-  const count = countProblems(), said = t('problems-said', {count});
-  if (!rows.length) rows.push(row('', t('all-well'), null, ''));
-  $('#problems tbody').replaceChildren(...rows);
-  $('#count').textContent = number(count);
-  $('#count').classList.toggle('bad', count > 0);
-  if ($('#said').textContent !== said) $('#said').textContent = said;
-}
-
-function row(kind, what, index, where) {
-  const line = document.createElement('tr'), [first, second, third] = [0, 1, 2].map(() => document.createElement('td'));
-  first.className = kind && `what-${kind}`;
-  first.textContent = kind ? `◆ ${what}` : what;
-  if (index !== null) {
-    const button = document.createElement('button');
-    button.type = 'button';
-    button.textContent = city.luminaires.id[index];
-    button.addEventListener('click', () => pick(index));
-    second.append(button);
-  } else first.colSpan = 3;
-  third.textContent = where;
-  line.append(first, ...(index === null ? [] : [second, third]));
-  return line;
+  headline.show(figures, problems.count(state), city);
+  $('#clock').textContent = `${l10n.date(cityClock.now())} ${l10n.clock(cityClock.now(), true)}${city.rate === 1 ? '' : ` ×${number(city.rate)}`}`;
 }
 
 // -- what is asked for now and then -------------------------------------------------------
 
+/** @param {number} index */
 async function pick(index) {
-  const lamps = city.luminaires;
+  const lamps = city.luminaires, id = lamps.id[index] ?? '';
   chosen = index;
-  history.replaceState(null, '', `#/luminaire/${encodeURIComponent(lamps.id[index])}`);
+  history.replaceState(null, '', `#/luminaire/${encodeURIComponent(id)}`);
   map?.choose(index);
-  dim.choose({id: lamps.id[index], street: lamps.street[index], cabinet: lamps.cabinet[index]});
-  await detail.show(lamps.id[index]);
+  dim.choose({id, street: lamps.street[index] ?? ''});
+  await detail.show(id);
 }
 
-/** The next luminaire whose id or street has what is looked for. */
+/** The next luminaire whose id, street, pole or number in the city's books has what is looked for. @param {SubmitEvent} event */
 function search(event) {
   event.preventDefault();
-  const wanted = event.target.elements.what.value.trim().toLocaleLowerCase(), lamps = city.luminaires, n = lamps.id.length;
-  const fits = i => lamps.id[i].toLocaleLowerCase().includes(wanted) || lamps.street[i].toLocaleLowerCase().includes(wanted);
-  const from = chosen === null ? 0 : chosen + 1;
+  const input = /** @type {HTMLInputElement} */ ($('#search input')), wanted = input.value.trim().toLocaleLowerCase();
+  const lamps = city.luminaires, n = lamps.id.length, from = chosen === null ? 0 : chosen + 1;
+  const columns = [lamps.id, lamps.street, lamps.pole, lamps.asset_id];
+  const fits = (/** @type {number} */ i) => columns.some(column => column[i]?.toLocaleLowerCase().includes(wanted));
   let found = -1;
   for (let k = 0; wanted && k < n && found < 0; k++) if (fits((from + k) % n)) found = (from + k) % n;
-  event.target.querySelector('output').textContent = found < 0 ? t('search-nothing') : '';
-  if (found >= 0) location.hash = `#/luminaire/${encodeURIComponent(lamps.id[found])}`;
+  $('#search output').textContent = found < 0 ? t('search-nothing') : '';
+  if (found >= 0) location.hash = `#/luminaire/${encodeURIComponent(lamps.id[found] ?? '')}`;
 }
 
-/** A luminaire by its address. */
+/** A luminaire by its address. @param {string} id */
 function pickById(id) {
   const index = city.luminaires.id.indexOf(id);
   if (index >= 0) pick(index);
 }
 
 async function refresh() {
-  await router.refresh();
+  await Promise.all([router.refresh(), headline.refresh()]);
   if (!router.onMap()) return;
   controllers = await api.get('/controllers');
-  await Promise.all([rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), chosen === null ? null : detail.show(city.luminaires.id[chosen])]);
-  showProblems();
+  await Promise.all([rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), filter.refresh(), chosen === null ? null : detail.refresh()]);
+  problems.show(city, state, controllers, filter.shows, pick);
   showPlaces();
   await showField();
 }
 
 /** Rain between the gauges, when somebody wants it; it is always said what it is. */
 async function showField() {
-  const wanted = $('#between input').checked, said = $('#between output');
-  if (!map || !wanted) {
+  const box = /** @type {HTMLInputElement} */ ($('#between input')), said = $('#between output');
+  if (!map || !box.checked) {
     map?.showField(null);
     fieldOf = '';
     said.textContent = '';
@@ -210,24 +184,51 @@ async function showField() {
     fieldOf = found.until;
     said.textContent = t('rain-field-said', {time: l10n.clock(Date.parse(found.until))});
   } catch (error) {
-    if (error.status === 401) throw error;
+    if (api.isStatus(error, 401)) throw error;
     said.textContent = t('rain-field-none');
   }
 }
 
+let placed = '';
+
+/** What stands on the map beside the lamps; nothing is drawn again that has not changed. */
 function showPlaces() {
-  map?.showCabinets(new Set(controllers.filter(c => c.stale).map(c => c.id)));
-  const totals = rain.totals();
-  map?.showGauges(new Map(city.gauges.map(g => [g.id, `${g.id}\n${number(totals.get(g.id) ?? 0, 1)} mm`])));
+  if (!map) return;
+  const totals = rain.totals(), labels = new Map(city.gauges.map(g => [g.id, `${g.id}\n${number(totals.get(g.id) ?? 0, 1)} mm`]));
+  const standing = cabinetsNow(), key = JSON.stringify([...standing.values(), ...labels.values(), runoff.loads()]);
+  if (key === placed) return;
+  placed = key;
+  map.showCabinets(standing);
+  map.hatch(controllers.filter(c => c.stale && c.age_s !== null).map(c => c.id));
+  map.showGauges(labels);
+  map.showCatchments(runoff.loads(), one => `${one.name}\n${l10n.quantity(one.load_l_s_ha, 'L/s·ha', 1)}`);
 }
 
-/** Ask again every two seconds, however long an answer takes, while somebody looks. */
+/** @returns {Map<string, Standing>} */
+function cabinetsNow() {
+  const stale = new Set(controllers.filter(c => c.stale).map(c => c.id));
+  const found = new Map(city.cabinets.map(({id}) => [id, {
+    label: stale.has(id) ? `◆ ${id}` : id, stale: stale.has(id), problems: 0, lamps: 0, failed: false}]));
+  const owners = city.luminaires.cabinet;
+  for (let i = 0; i < state.length; i++) {
+    const mine = found.get(owners[i] ?? ''), byte = state[i] ?? 0;
+    if (!mine) continue;
+    mine.lamps++;
+    if (!isProblem(byte) || !filter.shows(i, byte)) continue;
+    mine.problems++;
+    mine.failed ||= nameOf(byte) !== 'no_answer' && byte !== STALE;
+  }
+  return found;
+}
+
 async function keepFresh() {
   for (;;) {
     await new Promise(done => setTimeout(done, 2000));
     if (document.hidden) continue;
+    if (cityClock.silence() > TICK_LIMIT_MS) link(false);
     try { await refresh(); } catch (error) {
-      if (error.status === 401) location.reload();
+      if (api.isStatus(error, 401)) location.reload();
+      else link(false);  // what is shown is of before
     }
   }
 }
@@ -241,49 +242,61 @@ function relabel() {
   const other = $('#language');
   other.textContent = t('language');
   other.lang = l10n.other();
-  const legend = [['--off', 'off'], ['--low', 'low'], ['--full', 'full'], ['--fail', 'failure', 'diamond'], ['--warn', 'lost', 'ring']];
-  $('#legend').replaceChildren(...legend.map(([colour, key, shape]) => {
-    const item = document.createElement('li'), mark = document.createElement('i');
-    mark.className = shape ?? '';
-    mark.style[shape === 'ring' ? 'borderColor' : 'background'] = `var(${colour})`;
-    item.append(mark, t(`legend-${key}`));
-    return item;
-  }));
+  /** @type {[string, string][]} */
+  const legend = [['off', ''], ['low', ''], ['full', ''], ['failure', 'diamond'], ['lost', 'ring'], ['stale', 'hatch']];
+  $('#legend').replaceChildren(...legend.map(([key, shape]) => make('li', {}, make('i', {className: `${shape} mark-${key}`}), t(`legend-${key}`))));
+}
+
+function switchLanguage() {
+  l10n.switchLanguage();
+  relabel();
+  filter.label();
+  dim.relabel();
+  link(source?.readyState === EventSource.OPEN);
+  showFigures();
+  router.go(false);
+  placed = '';
+  return refresh();
+}
+
+/** A hidden page lets go of its stream: browsers allow few of them. */
+async function onVisibility() {
+  if (document.hidden) return source?.close();
+  await resync();
+  listen();
+  show(true);
 }
 
 async function main() {
   const words = l10n.load().then(relabel);
   city = await signedIn(words);
   l10n.setZone(city.zone);
-  cityNow = city.now;
-  heard = performance.now();
+  cityClock.set(city.now, city.rate);
   state = new Uint8Array(city.luminaires.id.length);
+  drawn = new Uint8Array(state.length);
   $('#city').textContent = city.name;
-  const [streets] = await Promise.all([api.get('/streets'), resyncQuietly(), words]);
-  [map] = await Promise.all([makeMap({city, streets, state, onPick: pick}), dim.begin(city, now)]);
-  $('#nomap').hidden = map !== null;
+  const grafana = /** @type {HTMLAnchorElement} */ ($('#grafana'));
+  if (city.grafana) [grafana.href, grafana.hidden] = [city.grafana, false];
+  const [streets] = await Promise.all([api.get('/streets'), resync(), words]);
+  drawn.set(state);
+  filter.begin(city, () => { filter.apply(state, drawn); map?.redraw(); problems.show(city, state, controllers, filter.shows, pick); showPlaces(); });
   listen();
+  const fresh = Promise.all([dim.begin(city), refresh()]);
+  fresh.catch(() => link(false));
+  map = await makeMap({city, streets, drawn, onPick: pick});
+  $('#nomap').hidden = map !== null;
+  map?.redraw();
   await router.begin(city, pickById);
-  await refresh();
-  relabel();
-  $('#language').addEventListener('click', () => { l10n.switchLanguage(); relabel(); dim.relabel(); link(source.readyState === 1); showFigures(); router.go(false); refresh(); });
+  await fresh.catch(() => null);
+  showPlaces();
+  $('#language').addEventListener('click', switchLanguage);
   $('#between input').addEventListener('change', showField);
-  $('#search').addEventListener('submit', search);
+  /** @type {HTMLFormElement} */ ($('#search')).addEventListener('submit', search);
   $('#signout').addEventListener('click', async () => { await api.remove('/session'); location.reload(); });
-  document.addEventListener('visibilitychange', () => {  // browsers allow few streams: a hidden page lets go of its own
-    if (document.hidden) { source.close(); return; }
-    resync();
-    listen();
-  });
+  document.addEventListener('visibilitychange', onVisibility);
   keepFresh();
   await map?.idle();
   document.documentElement.dataset.ready = 'yes';
-}
-
-async function resyncQuietly() {
-  const fresh = await api.state();
-  seq = fresh.seq;
-  state.set(fresh.bytes);
 }
 
 main();

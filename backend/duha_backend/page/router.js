@@ -5,23 +5,35 @@ import * as cabinets from './views/cabinets.js';
 import * as energy from './views/energy.js';
 import * as health from './views/health.js';
 import * as plan from './views/plan.js';
-import {make} from './dom.js';
+import * as rain from './views/rain.js';
+import * as runoff from './views/runoff.js';
+import {isStatus} from './api.js';
+import {$, make} from './dom.js';
 import {t} from './l10n.js';
 
-const VIEWS = {alarms, plan, energy, cabinets, audit, health};
-const main = document.querySelector('main'), box = document.querySelector('#view');
-let shown = null, city = null, pickLamp = () => {};
+/** @typedef {import('./types.js').View} View */
+
+/** @type {Record<string, View>} */
+const VIEWS = {alarms, plan, rain, runoff, energy, cabinets, audit, health};
+const main = $('main'), box = $('#view');
+/** @type {View | null} */
+let shown = null;
+/** @type {import('./types.js').City} */
+let city;
+let pickLamp = (/** @type {string} */ _) => {};
+let drawing = 0;
 
 /** Where the address points to: a view and what it is about. */
 function address() {
   try {
-    const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
+    const [name = '', ...rest] = location.hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent);
     return {name, about: rest.join('/')};
   } catch {  // a broken address is no reason to show nothing
     return {name: '', about: ''};
   }
 }
 
+/** @param {import('./types.js').City} theCity @param {(id: string) => void} onLamp */
 export function begin(theCity, onLamp) {
   city = theCity;
   pickLamp = onLamp;
@@ -29,7 +41,7 @@ export function begin(theCity, onLamp) {
   return go(false);
 }
 
-/** Draw the view of the address anew; the map is the view without a name. */
+/** Draw the view of the address anew; the map is the view without a name. @param {boolean} focus */
 export async function go(focus) {
   const {name, about} = address(), view = VIEWS[name];
   shown = view ?? null;
@@ -40,15 +52,16 @@ export async function go(focus) {
   else if (name === 'luminaire') pickLamp(about);
 }
 
+/** @param {View} view @param {string} about @param {boolean} focus */
 async function draw(view, about, focus) {
-  const body = make('div');
+  const body = make('div'), mine = ++drawing;
   try {
     await view.show(body, about, city);
   } catch (error) {
-    if (error.status === 401) return location.reload();
-    body.replaceChildren(make('p', {className: 'error', 'role': 'alert'}, error.message));
+    if (isStatus(error, 401)) return location.reload();
+    body.replaceChildren(make('p', {className: 'error', role: 'alert'}, error instanceof Error ? error.message : String(error)));
   }
-  if (shown !== view) return;  // somebody has gone elsewhere meanwhile
+  if (shown !== view || mine !== drawing) return;  // somebody has gone elsewhere meanwhile
   box.replaceChildren(body);
   if (focus) box.focus();
 }
@@ -61,9 +74,9 @@ export const onMap = () => shown === null;
 /** The links to all views, in the language of now. */
 export function label() {
   const {name} = address();
-  const link = (to, word) => {
+  const link = (/** @type {string} */ to, /** @type {string} */ word) => {
     const here = (name in VIEWS ? name : '') === to;
     return make('a', {href: `#/${to}`, ...here ? {'aria-current': 'page'} : {}}, t(`view-${word}`));
   };
-  document.querySelector('#views').replaceChildren(link('', 'map'), ...Object.keys(VIEWS).map(key => link(key, key)));
+  $('#views').replaceChildren(link('', 'map'), ...Object.keys(VIEWS).map(key => link(key, key)));
 }

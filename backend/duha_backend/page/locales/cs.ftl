@@ -13,7 +13,7 @@ live = ● živě
 lost = ○ bez spojení
 figure-lit = svítí z { $total }
 figure-level = střední úroveň
-figure-power = příkon
+figure-power = příkon (podle povelů { $expected })
 figure-problems = závady
 figure-rain = nejvíce srážek za 1 h
 figure-controllers = rozvaděče ve spojení
@@ -231,14 +231,14 @@ steps = Kroky noci
 step-at = od
 step-fade = přechod
 step-help = Čas HH:MM, nebo východ a západ s odstupem v minutách: sunset+20, sunrise-15.
-edited-meanwhile = Program mezitím změnil někdo jiný. Načtěte stránku znovu a změnu zopakujte.
+edited-meanwhile = Plán mezitím změnil někdo jiný. Zahoďte změny a zopakujte je.
 check-first = Nejprve plán zkontrolujte.
 plan-checked = Plán je v pořádku. Zveřejněním začne platit.
 plan-published = Zveřejněno.
 tonight = Dnešní noc
 plan-now = platí nyní
 plan-then = po změně
-plan-energy = Svítidel { $lamps }: { $kwh } kWh místo { $now } kWh, úspora proti svícení bez stmívání { $saved }, cena { $cost }. Západ slunce { $sunset }, východ { $sunrise }.
+plan-energy = Svítidel { $lamps }, z toho se změní { $affected }: { $kwh } kWh místo { $now } kWh, úspora proti svícení bez stmívání { $saved }, cena { $cost }. Západ slunce { $sunset }, východ { $sunrise }.
 affected = { $count ->
     [one] { $count } dotčené
     [few] { $count } dotčená
@@ -249,9 +249,192 @@ alarms-of = { $count ->
     [few] { $count } poruchy rozvaděče
    *[other] { $count } poruch rozvaděče
 }
-search = Hledat svítidlo nebo ulici
+search = Hledat svítidlo, ulici, stožár nebo číslo
 search-do = Najít
 search-nothing = Nic takového tu není.
 rain-field = Srážky za 1 h mezi srážkoměry
 rain-field-said = dopočteno ze srážkoměrů do { $time }, není to radar
 rain-field-none = srážky zatím nejsou posouzeny
+
+figure-saved = úspora minulé noci ({ $kwh })
+figure-availability = svítidel v pořádku
+figure-alarms = nepotvrzených poruch (potvrzených { $seen })
+figure-burning = svítí bez povelu
+legend-stale = údaje jsou staré
+
+filters = Filtry
+district = obvod
+district-all = všechny obvody
+show = zobrazit
+show-all = všechna svítidla
+show-problems = jen závady
+show-lit = co svítí
+show-off = co nesvítí
+age-any = libovolné
+age-600 = starší než 10 min
+age-3600 = starší než 1 h
+age-86400 = starší než 1 den
+
+books = stožár { $pole }, evidenční číslo { $number }
+last-day = Posledních 24 hodin
+no-readings = Žádné údaje nejsou.
+counters = Co předřadník počítá
+counter-energy_wh = energie od montáže
+counter-burning_h = provozní hodiny
+counter-switch_ons = počet zapnutí
+counter-driver_temperature_c = teplota předřadníku
+counter-voltage_v = napájecí napětí
+counter-current_a = proud
+counter-power_factor = účiník
+counter-power_on_level_pct = úroveň po připojení
+counter-system_failure_level_pct = úroveň bez brány
+failures = Co se pokazilo
+no-failures = Zatím bez poruchy.
+days = { $days } dní
+
+order-cabinet = podle rozvaděčů
+comment = poznámka
+sound = zvuk při nových
+detail-asked = { $value } při povelu { $asked } %
+detail-revision = verze { $number }
+detail-no-voltage = bez napětí: { $phases }
+detail-no-mains = bez napětí sítě
+detail-joint = { $value }, jen za mokra: do spoje zatéká
+detail-flood-dry = { $watch }: SPA { $stage } za { $minutes } min, i když přestane pršet
+detail-flood-on = { $watch }: SPA { $stage } za { $minutes } min, bude-li pršet dál
+detail-behind = { $minutes } min za srážkami
+
+balance = Naměřeno { $measured }, podle povelů a typů { $expected }.
+balance-off = Rozdíl { $off } je větší, než by měl: mrtvá větev, nebo cizí odběr?
+contacts = Kontakty
+contact-door_open-1 = dveře otevřené
+contact-door_open-0 = dveře zavřené
+contact-breaker_tripped-1 = jistič vypadl
+contact-breaker_tripped-0 = jističe drží
+contact-local_override-1 = přepnuto na místní ovládání
+contact-local_override-0 = dálkové ovládání
+contact-supply_ok-1 = napětí sítě v pořádku
+contact-supply_ok-0 = bez napětí sítě
+week = Co se pokazilo za posledních sedm dní
+week-calm = Za posledních sedm dní bez poruchy.
+commands = Ruční zásahy za poslední den
+
+calendar = Kalendář
+no-calendar = Město zatím nemá žádný kalendář.
+rules = Pravidla kalendáře
+rule = pravidlo
+rules-help = Program noci určí první pravidlo, které na ni platí; ostatní noci mají program ostatních nocí. Noc patří ke dni, kdy začíná. Má-li pravidlo více podmínek, musí platit všechny.
+rule-add = Přidat pravidlo
+rule-remove = Odebrat pravidlo
+rule-up = Posunout výš pravidlo
+rule-first = od dne
+rule-last = do dne
+other-nights = Ostatní noci
+weekdays = dny v týdnu
+nth = kolikátý v měsíci
+yearly = každý rok
+holidays = státní svátky
+dates = jednotlivé noci
+day-mon = po
+day-tue = út
+day-wed = st
+day-thu = čt
+day-fri = pá
+day-sat = so
+day-sun = ne
+new-name = Název nového programu
+copy-programme = Nový podle tohoto
+name-taken = Zadejte název, který žádný jiný program nemá.
+previous-version = Předchozí verze
+no-previous = Předchozí verze programu není.
+start-over = Zahodit změny
+wet-raises = mokrá vozovka zvyšuje světlo
+active-period = svítí od { $start } do { $end }
+part-night = uprostřed noci záměrně nesvítí
+changes = Co se změní
+change-step = { $at }: { $level }, přechod { $fade } s
+change-line = { $name }, krok { $number }: { $was } → { $is }
+change-new = { $name }: nový program
+change-other = { $name }: jiné podmínky
+change-calendar = { $name }: kalendář má jiná pravidla ({ $rules })
+coming-nights = Nejbližší noci: { $calendar }
+
+energy-nights = Poslední noci
+energy-meter = elektroměr rozvaděče
+energy-lamps = svítidla
+energy-own = vlastní spotřeba
+energy-gap = rozdíl
+uncertainty = nejistota (k = 2)
+co2 = CO₂
+co2-saved = úspora CO₂
+gaps = Minulá noc proti elektroměrům
+method = Jak se to počítá
+
+view-rain = Srážky
+no-gauge = Srážkoměr { $id } město nemá.
+no-gauges = Město nemá žádný srážkoměr.
+gauge = srážkoměr
+span = období
+span-6 = 6 hodin
+span-24 = 24 hodin
+span-168 = 7 dní
+span-720 = 30 dní
+sums = Úhrny a jak jsou vzácné
+sums-said = Do { $time }. V závorce doba opakování T v rocích podle návrhových srážek města.
+sums-plain = Do { $time }. Město nemá tabulku návrhových srážek, doba opakování se neuvádí.
+return-period = T { $years } r.
+trust = věrohodnost
+hyetograph = Srážky { $id }
+rain-depth = srážka
+rain-sum = úhrn
+mm-in = mm za { $minutes } min
+minutes-said = Celkem { $sum }; doplněných nebo chybějících minut: { $doubted }.
+events = Srážkové události za 30 dní
+events-said = Události odděluje { $hours } hodin bez deště.
+no-events = Nepršelo.
+lasted = trvání
+peak = nejvyšší intenzita
+rarest = nejvzácnější úhrn
+rain-field-title = Srážky mezi srážkoměry
+field-time = čas, posledních { $hours } hodin
+field-show = Zobrazit
+
+view-runoff = Odtok
+all-models = Všechny modely
+no-model = Model { $id } město nemá.
+no-models = Město zatím nemá žádný model kanalizace.
+model-said = { $behind } za skutečným časem; poslední předpověď z { $time }.
+no-forecast = Předpověď zatím není: vzniká, když prší nebo je vody hodně.
+forecast = předpověď
+highest = nejvýše
+in-minutes = za { $minutes } min
+forecast-low = nejnižší předpověď
+forecast-high = nejvyšší předpověď
+forecast-on = bude-li pršet dál
+observed = dosud
+stage = SPA { $stage }
+catchments = Povodí podle zatížení
+catchment = povodí
+area = plocha
+runs-off = odtéká
+load = zatížení
+
+clock-ahead = hodiny napřed, nejvíce
+rows-rate = právě ukládaných údajů
+last-backup = poslední záloha
+detail-silent = { $count ->
+    [one] { $count } svítidlo neodpovídá
+    [few] { $count } svítidla neodpovídají
+   *[other] { $count } svítidel neodpovídá
+}
+detail-none-answers = z { $count } svítidel neodpovídá žádné
+detail-without-data = { $count ->
+    [one] { $count } svítidlo bez dat
+    [few] { $count } svítidla bez dat
+   *[other] { $count } svítidel bez dat
+}
+strip-said = { $count ->
+    [one] { $count } svítidlo, z toho se závadou { $bad }
+    [few] { $count } svítidla, z toho se závadou { $bad }
+   *[other] { $count } svítidel, z toho se závadou { $bad }
+}

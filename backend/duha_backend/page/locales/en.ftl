@@ -13,7 +13,7 @@ live = ● live
 lost = ○ connection lost
 figure-lit = lit of { $total }
 figure-level = mean level
-figure-power = power
+figure-power = power (asked for: { $expected })
 figure-problems = problems
 figure-rain = most rain in 1 h
 figure-controllers = cabinets on line
@@ -228,22 +228,202 @@ steps = Steps of the night
 step-at = from
 step-fade = fade
 step-help = HH:MM, or the sun with an offset in minutes: sunset+20, sunrise-15.
-edited-meanwhile = Somebody else has changed the programme meanwhile. Load the page again and repeat the change.
+edited-meanwhile = Somebody else has changed the plan meanwhile. Drop the changes and repeat them.
 check-first = Check the plan first.
 plan-checked = The plan is sound. It takes effect when it is published.
 plan-published = Published.
 tonight = Tonight
 plan-now = in force now
 plan-then = after the change
-plan-energy = { $lamps } luminaires: { $kwh } kWh instead of { $now } kWh, { $saved } saved against no dimming, cost { $cost }. Sunset { $sunset }, sunrise { $sunrise }.
+plan-energy = { $lamps } luminaires, of them { $affected } change: { $kwh } kWh instead of { $now } kWh, { $saved } saved against no dimming, cost { $cost }. Sunset { $sunset }, sunrise { $sunrise }.
 affected = { $count } affected
 alarms-of = { $count ->
     [one] { $count } alarm of this cabinet
    *[other] { $count } alarms of this cabinet
 }
-search = Search for a luminaire or street
+search = Search by luminaire, street, pole or number
 search-do = Find
 search-nothing = Nothing like that here.
 rain-field = Rain of 1 h between the gauges
 rain-field-said = interpolated from gauges up to { $time }, not radar
 rain-field-none = no rain has been judged yet
+
+figure-saved = saved last night ({ $kwh })
+figure-availability = of luminaires work
+figure-alarms = alarms nobody has seen ({ $seen } seen)
+figure-burning = burn without a command
+legend-stale = data is old
+
+filters = Filters
+district = district
+district-all = all districts
+show = show
+show-all = all luminaires
+show-problems = problems only
+show-lit = what is lit
+show-off = what is off
+age-any = any age
+age-600 = older than 10 min
+age-3600 = older than 1 h
+age-86400 = older than 1 day
+
+books = pole { $pole }, number in the books { $number }
+last-day = Last 24 hours
+no-readings = There are no readings.
+counters = What the driver counts
+counter-energy_wh = energy since installation
+counter-burning_h = burning hours
+counter-switch_ons = times switched on
+counter-driver_temperature_c = driver temperature
+counter-voltage_v = supply voltage
+counter-current_a = current
+counter-power_factor = power factor
+counter-power_on_level_pct = level when power comes
+counter-system_failure_level_pct = level without a gateway
+failures = What was wrong
+no-failures = Nothing has ever been wrong with it.
+days = { $days } days
+
+order-cabinet = by cabinet
+comment = comment
+sound = sound for new ones
+detail-asked = { $value } at { $asked } % asked
+detail-revision = revision { $number }
+detail-no-voltage = no voltage on { $phases }
+detail-no-mains = no mains voltage
+detail-joint = { $value }, only while it is wet: a joint lets water in
+detail-flood-dry = { $watch }: stage { $stage } in { $minutes } min even if the rain stops
+detail-flood-on = { $watch }: stage { $stage } in { $minutes } min if the rain goes on
+detail-behind = { $minutes } min behind the rain
+
+balance = Measured { $measured }, by commands and types { $expected }.
+balance-off = The difference of { $off } is more than it should be: a dead branch, or something else on the line?
+contacts = Contacts
+contact-door_open-1 = door open
+contact-door_open-0 = door closed
+contact-breaker_tripped-1 = breaker tripped
+contact-breaker_tripped-0 = breakers hold
+contact-local_override-1 = switched by hand on the spot
+contact-local_override-0 = switched from afar
+contact-supply_ok-1 = mains voltage there
+contact-supply_ok-0 = no mains voltage
+week = What was wrong in the last seven days
+week-calm = Nothing was wrong in the last seven days.
+commands = Levels by hand in the last day
+
+calendar = Calendar
+no-calendar = The city has no calendar yet.
+rules = Rules of the calendar
+rule = rule
+rules-help = The first rule that covers a night says its programme; all others have the programme of other nights. A night belongs to the day on which it begins. A rule may have several conditions; all must hold.
+rule-add = Add a rule
+rule-remove = Remove rule
+rule-up = Move up rule
+rule-first = from
+rule-last = to
+other-nights = Other nights
+weekdays = weekdays
+nth = which in the month
+yearly = every year
+holidays = public holidays
+dates = single nights
+day-mon = Mon
+day-tue = Tue
+day-wed = Wed
+day-thu = Thu
+day-fri = Fri
+day-sat = Sat
+day-sun = Sun
+new-name = Name of a new programme
+copy-programme = New from this one
+name-taken = Give a name that no other programme has.
+previous-version = Previous version
+no-previous = This programme has no previous version.
+start-over = Drop the changes
+wet-raises = a wet road raises the light
+active-period = lit from { $start } to { $end }
+part-night = off in the middle of the night, and meant so
+changes = What changes
+change-step = { $at }: { $level }, fade { $fade } s
+change-line = { $name }, step { $number }: { $was } → { $is }
+change-new = { $name }: new programme
+change-other = { $name }: other conditions
+change-calendar = { $name }: the calendar has other rules now ({ $rules })
+coming-nights = The coming nights: { $calendar }
+
+energy-nights = The last nights
+energy-meter = meter of the cabinet
+energy-lamps = luminaires
+energy-own = cabinet itself
+energy-gap = difference
+uncertainty = uncertainty (k = 2)
+co2 = CO₂
+co2-saved = CO₂ saved
+gaps = The last night against the meters
+method = How this is reckoned
+
+view-rain = Rain
+no-gauge = The city has no gauge { $id }.
+no-gauges = The city has no rain gauge.
+gauge = gauge
+span = span
+span-6 = 6 hours
+span-24 = 24 hours
+span-168 = 7 days
+span-720 = 30 days
+sums = Sums and how rare they are
+sums-said = Up to { $time }. In brackets the return period T in years, by the city's table of design rain.
+sums-plain = Up to { $time }. The city has no table of design rain, so nothing is said about how rare they are.
+return-period = T { $years } a
+trust = quality
+hyetograph = Rain of { $id }
+rain-depth = depth
+rain-sum = sum
+mm-in = mm in { $minutes } min
+minutes-said = { $sum } in all; minutes filled or missing: { $doubted }.
+events = Rain events of the last 30 days
+events-said = Events are parted by { $hours } dry hours.
+no-events = It has not rained.
+lasted = lasted
+peak = peak
+rarest = rarest sum
+rain-field-title = Rain between the gauges
+field-time = time, the last { $hours } hours
+field-show = Show
+
+view-runoff = Runoff
+all-models = All models
+no-model = The city has no model { $id }.
+no-models = The city has no model of a sewer yet.
+model-said = { $behind } behind the clock; newest forecast of { $time }.
+no-forecast = There is no forecast yet: it comes when it rains or water is high.
+forecast = forecast
+highest = highest
+in-minutes = in { $minutes } min
+forecast-low = lowest forecast
+forecast-high = highest forecast
+forecast-on = if the rain goes on
+observed = until now
+stage = stage { $stage }
+catchments = Catchments by load
+catchment = catchment
+area = area
+runs-off = runs off
+load = load
+
+clock-ahead = clock ahead of ours, at most
+rows-rate = readings stored now
+last-backup = last backup
+detail-silent = { $count ->
+    [one] { $count } luminaire does not answer
+   *[other] { $count } luminaires do not answer
+}
+detail-none-answers = none of { $count } luminaires answers
+detail-without-data = { $count ->
+    [one] { $count } luminaire without data
+   *[other] { $count } luminaires without data
+}
+strip-said = { $count ->
+    [one] { $count } luminaire, { $bad } of them wrong
+   *[other] { $count } luminaires, { $bad } of them wrong
+}

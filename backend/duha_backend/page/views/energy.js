@@ -1,37 +1,74 @@
-// Energy: what was used, what it would have been, and how that is reckoned.
+// Energy: what was used, what it would have been, what meters show, and how that is reckoned.
 import * as api from '../api.js';
-import {field, figure, make, table} from '../dom.js';
-import {language, number, percent, t} from '../l10n.js';
+import {bars, chart, line, numbers, TIMES} from '../chart.js';
+import {now} from '../clock.js';
+import {choice, field, figure, make, table, to} from '../dom.js';
+import {language, number, percent, quantity, t} from '../l10n.js';
 
-const EVERY = ['night', 'month', 'year'], PARTS = ['city', 'district', 'cabinet'];
-let every = 'month', part = 'cabinet', box = null;
+/**
+ * @typedef {{period: string, part: string, nights: number, lamps: number, kwh: number, measured_kwh: number, baseline_kwh: number,
+ *   saved_kwh: number, co2_kg: number | null, saved_co2_kg: number | null, meter_kwh: number | null, gap_kwh: number | null,
+ *   uncertainty_kwh: number | null}} Line
+ * @typedef {{cabinet: string, meter_kwh: number, lamps_kwh: number, own_kwh: number, gap_kwh: number, gap_pct: number,
+ *   uncertainty_pct: number, stands_out: boolean}} Gap
+ */
 
+const EVERY = ['night', 'month', 'year'], PARTS = ['city', 'district', 'cabinet'], NIGHTS = 31, DAY_MS = 86_400_000;
+const HEADS = ['period', 'part', 'luminaires', 'energy-used', 'energy-measured', 'energy-baseline', 'energy-saved', 'energy-meter', 'co2', 'co2-saved'];
+const GAP_HEADS = ['cabinet', 'energy-meter', 'energy-lamps', 'energy-own', 'energy-gap', 'uncertainty', 'judgement'];
+let every = 'month', part = 'cabinet', box = make('div'), papers = make('span');
+
+/** @type {import('../types.js').View['show']} */
 export async function show(body) {
-  box = make('div');
-  body.append(make('h2', {}, t('view-energy')), tools(), box);
+  [box, papers] = [make('div'), make('span', {className: 'papers'})];
+  const pick = (/** @type {string} */ name) => `energy-${name}`;
+  body.append(make('h2', {}, t('view-energy')), make('div', {className: 'bar-of-tools'},
+    field(t('period'), choice(EVERY, every, name => t(pick(name)), name => { every = name; return draw(); })),
+    field(t('part'), choice(PARTS, part, name => t(pick(name)), name => { part = name; return draw(); })), papers), box);
   await draw();
 }
 
-function tools() {
-  const select = (names, now, changed) => {
-    const made = make('select', {}, ...names.map(name => new Option(t(`energy-${name}`), name, false, name === now)));
-    made.addEventListener('change', () => { changed(made.value); draw(); });
-    return made;
-  };
-  return make('div', {className: 'bar-of-tools'},
-    field(t('period'), select(EVERY, every, value => { every = value; })),
-    field(t('part'), select(PARTS, part, value => { part = value; })),
-    make('a', {href: `/api/v1/energy.pdf?language=${language}`}, t('report-pdf')), make('a', {href: '/api/v1/energy.csv'}, 'CSV'));
-}
-
 async function draw() {
-  const found = await api.get(`/energy?every=${every}&part=${part}`);
+  const since = new Date(now() - NIGHTS * DAY_MS).toISOString().slice(0, 10), asked = `every=${every}&part=${part}&language=${language}`;
+  papers.replaceChildren(make('a', {href: `/api/v1/energy.pdf?${asked}`}, t('report-pdf')), ' · ', make('a', {href: `/api/v1/energy.csv?every=${every}&part=${part}`}, 'CSV'));
+  const [found, nights, gaps] = await Promise.all([
+    api.get(`/energy?${asked}`), api.get(`/energy?every=night&part=city&since=${since}`), api.get('/energy/gaps')]);
   if (!found.lines.length) return box.replaceChildren(make('p', {className: 'hint'}, t('no-energy')));
-  const heads = ['period', 'part', 'luminaires', 'energy-used', 'energy-measured', 'energy-baseline', 'energy-saved'].map(word => t(word));
-  box.replaceChildren(table(t('view-energy'), heads, found.lines.map(line)), make('p', {className: 'hint', lang: 'en'}, found.method));
+  const place = make('div');
+  box.replaceChildren(
+    make('h3', {}, t('energy-nights')), place, table(t('view-energy'), HEADS.map(word => t(word)), found.lines.map(row)),
+    ...against(gaps), make('h3', {}, t('method')), make('p', {className: 'hint'}, found.method));
+  queueMicrotask(() => curve(place, nights.lines));
 }
 
-const kwh = value => figure(`${number(value, 1)} kWh`);
+/** Nights of the city in bars, the baseline above them. @param {HTMLElement} place @param {Line[]} lines */
+function curve(place, lines) {
+  const at = lines.map(one => Date.parse(`${one.period}T12:00:00Z`) / 1000), most = Math.max(1, ...lines.map(one => one.baseline_kwh));
+  const [first = 0, last = 0] = [at[0], at.at(-1)];
+  chart(place, {
+    height: 200, scales: {x: {time: true, range: [Math.min(first, last - 7 * 86_400), last + 86_400]}, y: {range: [0, 1.1 * most]}},
+    axes: [TIMES, numbers({label: 'kWh'})],
+    series: [{value: (_, s) => s === null ? '–' : new Date(1000 * s).toISOString().slice(0, 10)},
+      bars(t('energy-used'), '#f0cf82'), line(t('energy-baseline'), '#93a4b5', {dash: [5, 4], points: {show: true, size: 5}})],
+  }, [at, lines.map(one => one.kwh), lines.map(one => one.baseline_kwh)]);
+}
 
-const line = row => [row.period, row.part, figure(number(row.lamps)), kwh(row.kwh), kwh(row.measured_kwh), kwh(row.baseline_kwh),
-  figure(row.baseline_kwh ? `${number(row.baseline_kwh - row.kwh, 1)} kWh (${percent(100 * (1 - row.kwh / row.baseline_kwh))})` : '–')];
+/** @param {number | null} value */
+const kwh = value => figure(quantity(value, 'kWh', 1));
+
+/** @param {Line} one */
+function row(one) {
+  const saved = one.baseline_kwh ? `${number(one.saved_kwh, 1)} kWh (${percent(100 * one.saved_kwh / one.baseline_kwh)})` : '–';
+  const whose = part === 'cabinet' ? to('cabinets', one.part) : one.part || t('energy-city');
+  return [one.period, whose, figure(number(one.lamps)), kwh(one.kwh), kwh(one.measured_kwh), kwh(one.baseline_kwh), figure(saved), kwh(one.meter_kwh),
+    figure(quantity(one.co2_kg, 'kg', 1)), figure(quantity(one.saved_co2_kg, 'kg', 1))];
+}
+
+/** What meters showed beyond lamps and cabinets in the last night. @param {Gap[]} gaps */
+function against(gaps) {
+  if (!gaps.length) return [];
+  const rows = gaps.map(one => [to('cabinets', one.cabinet), kwh(one.meter_kwh), kwh(one.lamps_kwh), kwh(one.own_kwh),
+    figure(`${number(one.gap_kwh, 1)} kWh (${percent(one.gap_pct, 1)})`), figure(`± ${percent(one.uncertainty_pct, 1)}`),
+    make('td', {className: one.stands_out ? 'what-diverged' : ''}, one.stands_out ? `◆ ${t('look-at-it')}` : t('fine'))]);
+  return [make('h3', {}, t('gaps')), table(t('gaps'), GAP_HEADS.map(word => t(word)), rows)];
+}

@@ -1,141 +1,241 @@
-// Tonight's plan: change the steps of a programme, see the night, check, publish, watch it go out.
-import uPlot from '../vendor/uPlot.esm.js';
+// Tonight's plan: change programmes and the calendar, see the nights, check, publish, watch it go out.
+//
+// Nothing is stored before it is published; then all that was changed is stored at once.
 import * as api from '../api.js';
-import {button, field, make, table} from '../dom.js';
+import {atTime, chart, line, numbers, TIMES} from '../chart.js';
+import {button, choice, field, make, table, to} from '../dom.js';
 import {clock, number, percent, t} from '../l10n.js';
 import {rollout} from './cabinets.js';
+import {changes} from './changes.js';
+import {rules} from './rules.js';
+import {steps} from './steps.js';
 
-const GREY = {stroke: '#93a4b5', grid: {stroke: '#1f2a36'}, ticks: {stroke: '#1f2a36'}, font: '11px system-ui'};
-let programmes = [], programme = null, checked = null, parts = {}, chart = null, published = false;
+/**
+ * @typedef {import('./steps.js').Programme} Programme
+ * @typedef {import('./rules.js').Calendar} Calendar
+ * @typedef {{programmes: Record<string, Programme>, calendars: Record<string, Calendar>}} Plan
+ */
 
+const NIGHTS = 14, EVERY_MS = 2000;
+/** @type {Plan} what holds, and what is being edited */
+let stored = {programmes: {}, calendars: {}}, draft = stored;
+const rooms = () => ({calendar: make('div'), steps: make('div'), said: make('p', {role: 'status'}), changes: make('div'), night: make('div', {className: 'night'}), rollout: make('div')});
+let parts = rooms();
+/** @type {HTMLButtonElement} */
+let publisher = make('button');
+let programme = '', calendar = '', checked = '', published = false, asked = 0;
+
+/** @type {import('../types.js').View['show']} */
 export async function show(body, about) {
-  programmes = await api.get('/programmes');
-  programme = programmes.find(one => one.id === about) ?? programmes[0];
-  [checked, chart, published] = [null, null, false];
+  await load();
+  [checked, published] = ['', false];
   body.append(make('h2', {}, t('view-plan')));
-  if (!programme) return body.append(make('p', {className: 'hint'}, t('no-programme')));
-  parts = {steps: make('div'), night: make('div', {className: 'night'}), said: make('p', {'role': 'status'}), rollout: make('div')};
-  const select = make('select', {}, ...programmes.map(one => new Option(one.name, one.id, false, one === programme)));
-  select.addEventListener('change', () => { location.hash = `#/plan/${encodeURIComponent(select.value)}`; });
-  parts.publish = button(t('publish'), publish);
+  const ids = Object.keys(draft.programmes), calendars = Object.keys(draft.calendars);
+  const [kind, name] = about.includes('/') ? about.split('/') : ['programme', about];
+  programme = kind === 'programme' && ids.includes(name ?? '') ? name ?? '' : ids[0] ?? '';
+  calendar = kind === 'calendar' && calendars.includes(name ?? '') ? name ?? '' : calendars[0] ?? '';
+  if (!programme) { body.append(make('p', {className: 'hint'}, t('no-programme'))); return; }
+  parts = rooms();
+  publisher = button(t('publish'), publish);
   lock(true);
-  body.append(field(t('programme'), select), parts.steps,
-    make('div', {className: 'bar-of-tools'}, button(t('add-step'), addStep), button(t('check-plan'), check), parts.publish),
-    parts.said, parts.night, parts.rollout);
+  body.append(
+    make('h3', {}, t('calendar')), parts.calendar, make('h3', {}, t('programme')), parts.steps,
+    make('div', {className: 'bar-of-tools'}, button(t('check-plan'), check), publisher, button(t('start-over'), startOver)),
+    parts.said, parts.changes, parts.night, parts.rollout);
+  drawCalendar();
   drawSteps();
   await preview();
 }
 
 export async function refresh() {
-  if (!published) return;
+  if (!published || performance.now() - asked < EVERY_MS) return;
+  asked = performance.now();
+  /** @type {import('../types.js').Controller[]} */
   const controllers = await api.get('/controllers');
-  parts.rollout.replaceChildren(make('h3', {}, t('rollout')), table(t('rollout'), [t('cabinet'), t('programme-state')],
-    controllers.map(known => [known.id, rollout(known)])));
+  const done = controllers.filter(known => known.reported_revision === known.desired_revision && !known.diverged.length).length;
+  parts.rollout.replaceChildren(make('h3', {}, `${t('rollout')}: ${number(done)} / ${number(controllers.length)}`),
+    make('progress', {max: controllers.length, value: done, 'aria-label': t('rollout')}),
+    table(t('rollout'), [t('cabinet'), t('programme-state')], controllers.map(known => [to('cabinets', known.id), rollout(known)])));
+}
+
+async function load() {
+  /** @type {[Programme[], Calendar[]]} */
+  const [programmes, calendars] = await Promise.all([api.get('/programmes'), api.get('/calendars')]);
+  const byId = (/** @type {any[]} */ all) => Object.fromEntries(all.map(one => [one.id, one]));
+  for (const one of calendars) one.rules ??= [];  // so that only what somebody changes differs
+  stored = {programmes: byId(programmes), calendars: byId(calendars)};
+  draft = structuredClone(stored);
+}
+
+// -- what is edited --------------------------------------------------------------------------
+
+function drawCalendar() {
+  const names = Object.keys(draft.calendars), mine = draft.calendars[calendar];
+  if (!mine) return parts.calendar.replaceChildren(make('p', {className: 'hint'}, t('no-calendar')));
+  const pick = choice(names, calendar, id => draft.calendars[id]?.name || id, id => { calendar = id; drawCalendar(); });
+  parts.calendar.replaceChildren(field(t('calendar'), pick), rules(mine, draft.programmes, () => { changed(); drawCalendar(); }, changed));
 }
 
 function drawSteps() {
-  const rows = programme.steps.map((step, k) => [
-    input(step, 'at', {value: step.at, 'aria-label': `${t('step-at')} ${k + 1}`}, String),
-    input(step, 'level', {type: 'number', min: 0, max: 100, value: step.level, 'aria-label': `${t('dim-level')} ${k + 1}`}, Number),
-    input(step, 'fade_s', {type: 'number', min: 0, max: 3600, value: step.fade_s ?? 0, 'aria-label': `${t('step-fade')} ${k + 1}`}, Number),
-    button(t('remove-step'), () => { programme.steps.splice(k, 1); changed(); drawSteps(); }, {'aria-label': `${t('remove-step')} ${k + 1}`}),
-  ]);
-  parts.steps.replaceChildren(table(t('steps'), [t('step-at'), `${t('dim-level')} [%]`, `${t('step-fade')} [s]`, ''], rows),
-    make('p', {className: 'hint'}, t('step-help')));
+  const names = Object.keys(draft.programmes), mine = draft.programmes[programme];
+  if (!mine) return;
+  const pick = choice(names, programme, id => draft.programmes[id]?.name || id, id => { programme = id; drawSteps(); });
+  const name = make('input', {maxLength: 60, 'aria-label': t('new-name')});
+  const copy = button(t('copy-programme'), () => {
+    const id = slug(name.value);
+    if (!id || draft.programmes[id]) throw new Error(t('name-taken'));
+    draft.programmes[id] = {...structuredClone(mine), id, name: name.value.trim(), etag: ''};
+    programme = id;
+    changed();
+    drawSteps();
+    drawCalendar();
+  });
+  parts.steps.replaceChildren(
+    make('div', {className: 'bar-of-tools'}, field(t('programme'), pick), field(t('new-name'), name), copy, button(t('previous-version'), previous)),
+    steps(mine, () => { changed(); drawSteps(); }, changed));
 }
 
-function input(step, name, properties, read) {
-  const made = make('input', properties);
-  made.addEventListener('input', () => { step[name] = read(made.value); changed(); });
-  return made;
-}
+/** @param {string} name */
+const slug = name => name.trim().normalize('NFD').replace(/[^\w\s-]/g, '').toLowerCase().replace(/\s+/g, '-').slice(0, 40);
 
-function lock(locked) {
-  parts.publish.dataset.locked = locked ? 'yes' : '';
-  parts.publish.disabled = locked;
-}
-
-/** What was checked is what is published: after a change it is to be checked anew. */
-function changed() {
-  checked = null;
-  lock(true);
-}
-
-function addStep() {
-  programme.steps.push({at: '23:00', level: 50, fade_s: 60});
+/** The programme as it was before it was last published. */
+async function previous() {
+  /** @type {{document: Programme | null}[]} */
+  const versions = draft.programmes[programme]?.etag ? await api.get(`/programmes/${encodeURIComponent(programme)}/history`) : [];
+  const before = versions.slice(1).find(version => version.document)?.document;
+  if (!before) throw new Error(t('no-previous'));
+  draft.programmes[programme] = {...before, etag: draft.programmes[programme]?.etag ?? ''};
   changed();
   drawSteps();
 }
 
-/** The programme as it is edited, without what the store adds. */
-function edited() {
-  const {id, etag, ...rest} = programme;
-  return rest;
+/** @param {boolean} locked */
+function lock(locked) {
+  publisher.dataset.locked = locked ? 'yes' : '';
+  publisher.disabled = locked;
 }
 
+/** What was checked is what is published: after a change it is to be checked anew. */
+function changed() {
+  checked = '';
+  lock(true);
+}
+
+/** @param {any} document without what the store adds */
+const bare = ({id: _, etag: __, ...rest}) => rest;
+
+/** What differs from what holds, and the tags of what it replaces. */
+function proposal() {
+  /** @type {{programmes: Record<string, object>, calendars: Record<string, object>, etags: Record<string, string>}} */
+  const found = {programmes: {}, calendars: {}, etags: {}};
+  for (const room of /** @type {const} */ (['programmes', 'calendars'])) {
+    for (const [id, document] of Object.entries(draft[room])) {
+      const before = stored[room][id];
+      if (before && JSON.stringify(bare(before)) === JSON.stringify(bare(document))) continue;
+      found[room][id] = bare(document);
+      found.etags[id] = document.etag;
+    }
+  }
+  return found;
+}
+
+// -- the two steps ---------------------------------------------------------------------------
+
+/** @param {boolean} dry */
 async function put(dry) {
-  const path = `/programmes/${encodeURIComponent(programme.id)}${dry ? '?dry_run=true' : ''}`;
   try {
-    return await api.put(path, edited(), programme.etag);
+    await api.post(`/plan${dry ? '?dry_run=true' : ''}`, proposal());
   } catch (error) {
-    if (error.status === 412) throw new Error(t('edited-meanwhile'));
-    throw error;
+    throw api.isStatus(error, 412) ? new Error(t('edited-meanwhile')) : error;
   }
 }
 
 async function check() {
-  parts.said.textContent = '';
+  say('');
   await put(true);
   await preview();
-  checked = JSON.stringify(edited());
+  checked = JSON.stringify(proposal());
   lock(false);
-  parts.said.textContent = t('plan-checked');
+  say(t('plan-checked'));
 }
 
 async function publish() {
-  if (checked !== JSON.stringify(edited())) throw new Error(t('check-first'));
+  if (checked !== JSON.stringify(proposal())) throw new Error(t('check-first'));
   await put(false);
-  const fresh = await api.get('/programmes');
-  programme = fresh.find(one => one.id === programme.id);
+  await load();
   published = true;
+  asked = 0;
   changed();
   drawSteps();  // their fields now write into what came back
-  parts.said.textContent = t('plan-published');
+  drawCalendar();
+  parts.changes.replaceChildren();
+  say(t('plan-published'));
   await refresh();
 }
 
+async function startOver() {
+  await load();
+  if (!draft.programmes[programme]) programme = Object.keys(draft.programmes)[0] ?? '';
+  changed();
+  drawSteps();
+  drawCalendar();
+  await preview();
+  say('');
+}
+
+/** @param {string} words */
+function say(words) { parts.said.textContent = words; }
+
+// -- the night -------------------------------------------------------------------------------
+
 async function preview() {
-  const target = {kind: 'city', id: ''};
+  const target = {kind: 'city', id: ''}, {programmes, calendars} = proposal();
   const [now, then] = await Promise.all([
-    api.post('/preview', {target, nights: 1}), api.post('/preview', {target, nights: 1, programme: edited()})]);
-  draw(mean(now), mean(then), then);
+    api.post('/preview', {target, nights: 1}), api.post('/preview', {target, nights: NIGHTS, plan: {programmes, calendars}})]);
+  const said = changes(stored, draft);
+  parts.changes.replaceChildren(...said.length ? [make('h3', {}, t('changes')), make('ul', {}, ...said.map(words => make('li', {}, words)))] : []);
+  const place = make('div');
+  parts.night.replaceChildren(make('h3', {}, t('tonight')), make('p', {}, inWords(then)), place, ...fortnight(then));
+  curves(place, mean(now), mean(then));
 }
 
-/** The mean level of all lamps over a preview, with its times [s]. */
+/** The mean level of all lamps over the first night of a preview, with its times [s]. @param {any} found @returns {[number, number][]} */
 function mean(found) {
-  const lamps = found.courses.reduce((sum, course) => sum + course.luminaires, 0);
-  const start = Date.parse(found.start) / 1000;
-  return found.courses[0].level.map((_, k) => [start + k * found.step_s,
-    found.courses.reduce((sum, course) => sum + course.level[k] * course.luminaires, 0) / lamps]);
+  const lamps = found.courses.reduce((/** @type {number} */ sum, /** @type {any} */ course) => sum + course.luminaires, 0), start = Date.parse(found.start) / 1000;
+  const night = found.courses[0].level.slice(0, Math.round(86_400 / found.step_s));
+  return night.map((/** @type {number} */ _, /** @type {number} */ k) => [start + k * found.step_s,
+    found.courses.reduce((/** @type {number} */ sum, /** @type {any} */ course) => sum + course.level[k] * course.luminaires, 0) / lamps]);
 }
 
-function draw(now, then, found) {
+/** @param {any} found */
+function inWords(found) {
   const [night] = found.nights, {total} = found;
-  const line = t('plan-energy', {
-    lamps: number(found.courses.reduce((sum, course) => sum + course.luminaires, 0)),
-    kwh: number(night.kwh, 1), now: number(night.now_kwh, 1),
+  return t('plan-energy', {
+    lamps: number(found.courses.reduce((/** @type {number} */ sum, /** @type {any} */ course) => sum + course.luminaires, 0)),
+    affected: number(found.affected), kwh: number(night.kwh, 1), now: number(night.now_kwh, 1),
     saved: night.baseline_kwh ? percent(100 * (1 - night.kwh / night.baseline_kwh)) : '–',
-    cost: total.cost === null ? '–' : `${number(total.cost)} ${total.currency}`,
+    cost: total.cost === null ? '–' : `${number(total.cost * night.kwh / total.kwh)} ${total.currency}`,
     sunset: night.sunset ? clock(Date.parse(night.sunset)) : '–', sunrise: night.sunrise ? clock(Date.parse(night.sunrise)) : '–',
   });
-  const data = [now.map(([at]) => at), now.map(([, level]) => level), then.map(([, level]) => level)];
-  const place = make('div');
-  parts.night.replaceChildren(make('h3', {}, t('tonight')), make('p', {}, line), place);
-  chart?.destroy();
-  chart = new uPlot({
-    width: Math.min(900, document.documentElement.clientWidth - 60), height: 220, cursor: {drag: {x: false, y: false}},
-    scales: {x: {time: true}, y: {range: () => [0, 105]}}, legend: {live: false},
-    axes: [{...GREY, values: (_, splits) => splits.map(s => clock(s * 1000))}, {...GREY, values: (_, splits) => splits.map(s => `${number(s)} %`), size: 60}],
-    series: [{}, {label: t('plan-now'), stroke: '#93a4b5', dash: [6, 4], points: {show: false}}, {label: t('plan-then'), stroke: '#f0cf82', width: 2, points: {show: false}}],
-  }, data, place);
+}
+
+/** Which programme on which of the coming nights. @param {any} found */
+function fortnight(found) {
+  return Object.entries(found.calendars).map(([id, names]) => make('details', {open: id === calendar},
+    make('summary', {}, t('coming-nights', {calendar: draft.calendars[id]?.name || id})),
+    make('ol', {className: 'fortnight'}, ...names.map((/** @type {string} */ name, /** @type {number} */ k) =>
+      make('li', {}, make('b', {}, weekday(found.nights[k].date)), ' ', draft.programmes[name]?.name ?? name)))));
+}
+
+/** @param {string} date */
+const weekday = date => new Intl.DateTimeFormat(document.documentElement.lang, {weekday: 'short', day: 'numeric', month: 'numeric', timeZone: 'UTC'}).format(Date.parse(date));
+
+/** @param {HTMLElement} place @param {[number, number][]} now @param {[number, number][]} then */
+function curves(place, now, then) {
+  const at = now.map(([time]) => time), level = (/** @type {[number, number][]} */ course) => course.map(([, value]) => value);
+  queueMicrotask(() => chart(place, {
+    height: 220, scales: {x: {time: true}, y: {range: [0, 105]}},
+    axes: [TIMES, numbers({size: 60, values: (_, splits) => splits.map(s => `${number(s)} %`)})],
+    series: [atTime(), line(t('plan-now'), '#93a4b5', {dash: [6, 4]}), line(t('plan-then'), '#f0cf82', {width: 2})],
+  }, [at, level(now), level(then).slice(0, at.length)]));
 }

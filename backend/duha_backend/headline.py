@@ -1,0 +1,98 @@
+"""What an operator and a manager look at first: availability, alarms, power, savings."""
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+
+from duha_backend.alarms.book import Book
+from duha_backend.alarms.lamps import Ratings
+from duha_backend.energy.book import EnergyBook
+from duha_backend.lighting.inventory import LuminaireType
+from duha_backend.live import NOT_NETWORKED, STALE, Live
+from duha_backend.registry import Registry
+from duha_backend.validate import Array
+
+LOOK_BACK_DAYS = 10
+"""Savings are those of the last settled night, if it is not older."""
+
+
+class Headline:
+    """The figures of the whole city that are not in every tick.
+
+    Parameters
+    ----------
+    live, registry : Live, Registry
+        What is, and what luminaires take.
+    alarms, energy : Book, EnergyBook
+        What stands, and what nights took.
+    """
+
+    def __init__(
+        self, live: Live, registry: Registry, alarms: Book, energy: EnergyBook
+    ) -> None:
+        self._live = live
+        self._registry = registry
+        self._alarms = alarms
+        self._energy = energy
+        self._ratings: tuple[object, Ratings] = (None, Ratings([], {}))
+
+    def now(self, now_ms: int) -> dict[str, Any]:
+        """Availability [%], alarms by state, power asked for [kW], the last night's energy.
+
+        `availability_pct` is the share of networked luminaires without a fault that answer;
+        `lit_uncommanded` counts those that burn though nobody told them to;
+        `expected_kw` is what luminaires of known types take at the levels they were told.
+        """
+        states = self._alarms.tally(now_ms)
+        codes = self._alarms.codes(now_ms)
+        return {
+            "availability_pct": availability(self._live.state),
+            "alarms": states,
+            "lit_uncommanded": codes.get("lampUnexpectedOn", 0),
+            "expected_kw": self._expected_w() / 1000,
+            "night": self._night(now_ms),
+        }
+
+    def expected_w(self, cabinet: str) -> float:
+        """Power [W] that the lamps of a cabinet take at the levels they were told."""
+        return self._power(np.array(self._live.of_cabinet(cabinet), dtype=np.int64))
+
+    def _expected_w(self) -> float:
+        return self._power(np.arange(len(self._live.luminaires)))
+
+    def _power(self, rows: Array) -> float:
+        lamps = self._live.latest["luminaire"]
+        level = lamps.values["level_commanded_pct"][rows]
+        rows, level = rows[~np.isnan(level)], level[~np.isnan(level)]
+        hours = np.nan_to_num(lamps.values["burning_h"][rows])
+        return float(np.nansum(self._rated().expected(rows, level, hours)))
+
+    def _rated(self) -> Ratings:
+        types = {kind.id: kind for kind in self._registry.all(LuminaireType)}
+        known = (self._live.version, types)
+        if self._ratings[0] != known:
+            self._ratings = (known, Ratings(self._live.luminaires, types))
+        return self._ratings[1]
+
+    def _night(self, now_ms: int) -> dict[str, Any] | None:
+        today = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).date()
+        since, until = today - dt.timedelta(LOOK_BACK_DAYS), today + dt.timedelta(1)
+        lines = self._energy.report(since, until, "night")
+        if not lines:
+            return None
+        last = lines[-1]
+        return {
+            "date": last.period,
+            "kwh": last.kwh,
+            "baseline_kwh": last.baseline_kwh,
+            "saved_kwh": last.saved_kwh,
+        }
+
+
+def availability(state: Array) -> float | None:
+    """Share [%] of networked luminaires of which nothing is wrong; None without any."""
+    networked = state != NOT_NETWORKED
+    if not networked.any():
+        return None
+    return 100 * float((state[networked] < STALE).mean())

@@ -1,0 +1,17 @@
+// The city's clock: that of the world, or of a simulation that runs faster.
+let shown = Date.now(), heard = performance.now(), rate = 1;
+
+/** It shows this time [ms] now, and goes so much faster than the world's. @param {number} ms @param {number} [faster] */
+export function set(ms, faster) {
+  [shown, heard] = [ms, performance.now()];
+  if (faster !== undefined) rate = faster;
+}
+
+/** What it shows now [ms]. */
+export const now = () => shown + (performance.now() - heard) * rate;
+
+/** How long [ms] nothing has been heard of it, in the world's time. */
+export const silence = () => performance.now() - heard;
+
+/** A time so many hours ago, as the API takes it. @param {number} hours */
+export const ago = hours => new Date(now() - hours * 3_600_000).toISOString();

@@ -1,0 +1,41 @@
+// The figures above everything: of every tick, and those asked for now and then.
+import * as api from './api.js';
+import {$, make} from './dom.js';
+import {number, percent, quantity, t} from './l10n.js';
+import * as sound from './sound.js';
+
+const EVERY_MS = 10_000;
+/** @type {any} */
+let told = null;
+let asked = -Infinity;
+
+export async function refresh() {
+  if (performance.now() - asked < EVERY_MS) return;
+  asked = performance.now();
+  told = await api.get('/headline');
+  sound.hear(told.alarms.unacknowledged);
+}
+
+/**
+ * @param {import('./types.js').Figures} figures @param {number} problems
+ * @param {import('./types.js').City} city
+ */
+export function show(figures, problems, city) {
+  const online = city.cabinets.length - (figures.stale?.length ?? 0), night = told?.night;
+  const saved = night?.baseline_kwh ? percent(100 * night.saved_kwh / night.baseline_kwh) : '–';
+  /** @type {[string, string, string, string][]} */
+  const shown = [
+    ['lit', number(figures.lit), t('figure-lit', {total: number(figures.luminaires)}), ''],
+    ['level', percent(figures.mean_level), t('figure-level'), ''],
+    ['power', quantity(figures.power_kw, 'kW', 1), t('figure-power', {expected: quantity(told?.expected_kw, 'kW', 1)}), ''],
+    ['saved', saved, t('figure-saved', {kwh: quantity(night?.saved_kwh, 'kWh')}), ''],
+    ['available', percent(told?.availability_pct, 1), t('figure-availability'), told && told.availability_pct < 98 ? 'bad' : ''],
+    ['problems', number(problems), t('figure-problems'), problems ? 'bad' : ''],
+    ['alarms', number(told?.alarms.unacknowledged), t('figure-alarms', {seen: number(told?.alarms.acknowledged)}), told?.alarms.unacknowledged ? 'bad' : ''],
+    ['burning', number(told?.lit_uncommanded), t('figure-burning'), told?.lit_uncommanded ? 'bad' : ''],
+    ['rain', quantity(figures.rain_1h_mm, 'mm', 1), t('figure-rain'), figures.rain_1h_mm ? 'wet' : ''],
+    ['controllers', `${number(online)} / ${number(city.cabinets.length)}`, t('figure-controllers'), online < city.cabinets.length ? 'bad' : ''],
+  ];
+  $('#figures').replaceChildren(...shown.map(([id, value, name, kind]) =>
+    make('div', {className: kind, 'data-figure': id}, make('dt', {}, name), make('dd', {}, value))));
+}

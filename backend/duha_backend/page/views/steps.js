@@ -1,0 +1,50 @@
+// The steps of a programme, as a table of fields.
+import {button, field, make, table} from '../dom.js';
+import {t} from '../l10n.js';
+
+/**
+ * @typedef {{at: string, level: number, fade_s: number}} Step
+ * @typedef {{start: string, end: string, early_min?: number, late_min?: number}} Period
+ * @typedef {{id: string, name: string, etag: string, steps: Step[], active?: Period[], effects?: {on: string, level?: number | null}[], part_night?: boolean}} Programme
+ */
+
+/**
+ * @param {Programme} programme is changed in place
+ * @param {() => void} redraw when rows come or go
+ * @param {() => void} changed when a field has another value
+ */
+export function steps(programme, redraw, changed) {
+  const input = (/** @type {Record<string, unknown>} */ properties, /** @type {(value: string) => void} */ take) => {
+    const made = make('input', properties);
+    made.addEventListener('input', () => { take(made.value); changed(); });
+    return made;
+  };
+  const rows = programme.steps.map((step, k) => [
+    input({value: step.at, size: 12, 'aria-label': `${t('step-at')} ${k + 1}`}, value => { step.at = value; }),
+    input({type: 'number', min: '0', max: '100', value: String(step.level), 'aria-label': `${t('dim-level')} ${k + 1}`}, value => { step.level = Number(value); }),
+    input({type: 'number', min: '0', max: '3600', value: String(step.fade_s ?? 0), 'aria-label': `${t('step-fade')} ${k + 1}`}, value => { step.fade_s = Number(value); }),
+    button(t('remove-step'), () => { programme.steps.splice(k, 1); redraw(); }, {'aria-label': `${t('remove-step')} ${k + 1}`}),
+  ]);
+  const add = button(t('add-step'), () => { programme.steps.push({at: '23:00', level: 50, fade_s: 60}); redraw(); });
+  return make('div', {},
+    table(t('steps'), [t('step-at'), `${t('dim-level')} [%]`, `${t('step-fade')} [s]`, ''], rows),
+    make('p', {className: 'hint'}, t('step-help')),
+    make('div', {className: 'bar-of-tools'}, add, wet(programme, changed)), periods(programme));
+}
+
+/** Whether a wet road raises the light. @param {Programme} programme @param {() => void} changed */
+function wet(programme, changed) {
+  const box = make('input', {type: 'checkbox', checked: Boolean(programme.effects?.some(effect => effect.on === 'wet_road'))});
+  box.addEventListener('change', () => {
+    const others = (programme.effects ?? []).filter(effect => effect.on !== 'wet_road');
+    programme.effects = box.checked ? [...others, {on: 'wet_road'}] : others;
+    changed();
+  });
+  return field(t('wet-raises'), box);
+}
+
+/** @param {Programme} programme */
+function periods({active = [], part_night: part}) {
+  const said = active.map(({start, end}) => t('active-period', {start, end}));
+  return make('p', {className: 'hint'}, [...said, ...part ? [t('part-night')] : []].join(' · '));
+}
