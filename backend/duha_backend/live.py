@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -65,6 +66,20 @@ class Tick:
     states: list[int]
     figures: dict[str, Any]
     assets: int = 0
+
+    @cached_property
+    def event(self) -> bytes:
+        """Its server-sent event, JSON in columns: made once for all who listen."""
+        body = {
+            "seq": self.seq,
+            "now": self.now,
+            "assets": self.assets,
+            "i": self.indexes,
+            "s": self.states,
+            "figures": self.figures,
+        }
+        data = msgspec.json.encode(body)
+        return b"id: %d\nevent: tick\ndata: %s\n\n" % (self.seq, data)
 
 
 @dataclass
@@ -215,7 +230,7 @@ class Live:
         self.latest = {kind: Latest(kind) for kind in KINDS}
         self.tick_now = Tick(0, 0, [], [], {})
         self.version = 0
-        self._ticked = asyncio.Condition()
+        self._ticked = asyncio.Event()
         self._fresh: dict[str, list[Array]] = {}
         self.set_assets(assets)
 
@@ -272,6 +287,23 @@ class Live:
     def of_cabinet(self, name: str) -> Sequence[int]:
         """Rows of the luminaires of a cabinet."""
         return self._of_cabinet.get(name, ())
+
+    def lamps(self) -> bytes:
+        """All luminaires as JSON in columns, in the order of the state bytes.
+
+        What many have in common is written once: ``names``, and ``of`` which lamp has
+        which of them.
+        """
+        columns: dict[str, Any] = {
+            "id": [lamp.id for lamp in self.luminaires],
+            "longitude": [lamp.longitude for lamp in self.luminaires],
+            "latitude": [lamp.latitude for lamp in self.luminaires],
+        }
+        for name in ("cabinet", "street", "district", "pole", "asset_id"):
+            codes: dict[str, int] = {}
+            of = [codes.setdefault(getattr(lamp, name), len(codes)) for lamp in self.luminaires]  # fmt: skip
+            columns[name] = {"names": list(codes), "of": of}
+        return msgspec.json.encode(columns)
 
     def devices(self, kind: str, cabinet: str) -> list[Asset]:
         """Devices of a kind that hang on a cabinet."""
@@ -364,22 +396,22 @@ class Live:
                 fallen.popleft()
         indexes = sorted(self._changed)
         self._changed.clear()
-        async with self._ticked:
-            self.tick_now = Tick(
-                self.tick_now.seq + 1,
-                now_ms,
-                indexes,
-                self.state[indexes].tolist(),
-                self.figures(now_ms),
-                self.version,
-            )
-            self._ticked.notify_all()
+        self.tick_now = Tick(
+            self.tick_now.seq + 1,
+            now_ms,
+            indexes,
+            self.state[indexes].tolist(),
+            self.figures(now_ms),
+            self.version,
+        )
+        ticked, self._ticked = self._ticked, asyncio.Event()
+        ticked.set()
 
     async def next_tick(self, seen: int) -> Tick:
         """The tick of now, as soon as it is newer than the one that was seen."""
-        async with self._ticked:
-            await self._ticked.wait_for(lambda: self.tick_now.seq > seen)
-            return self.tick_now
+        while self.tick_now.seq <= seen:
+            await self._ticked.wait()
+        return self.tick_now
 
     def figures(self, now_ms: int) -> dict[str, Any]:
         """The headline figures."""
@@ -448,17 +480,3 @@ class Live:
             return True
         limit = STALE_PERIODS * controller.period_s * 1000
         return now_ms - controller.last_batch_ms > limit
-
-
-def encode_tick(tick: Tick) -> str:
-    """A tick as JSON columns."""
-    return msgspec.json.encode(
-        {
-            "seq": tick.seq,
-            "now": tick.now,
-            "assets": tick.assets,
-            "i": tick.indexes,
-            "s": tick.states,
-            "figures": tick.figures,
-        }
-    ).decode()

@@ -107,12 +107,11 @@ async def typed(api):
     text = "id,kind,cabinet,latitude,longitude,type,pole,asset_id\n" + "\n".join(rows)
     await api.ask("POST", "/assets/import?dry_run=false", content=text)
     await api.ask("PUT", "/types/LED", json=LED)
-    city = "/city"
-    await until(lambda: _has_poles(api, city))
+    await until(lambda: _has_poles(api, "/luminaires"))
 
 
 async def _has_poles(api, path):
-    return (await api.ask("GET", path))["luminaires"]["pole"][0] == "P0"
+    return (await api.ask("GET", path))["pole"]["names"][0] == "P0"
 
 
 async def test_the_headline_counts_what_works_and_what_should_be_taken(api):

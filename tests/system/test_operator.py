@@ -67,9 +67,7 @@ def test_an_operators_evening(start):
     assert len(tried.stderr.splitlines()) == 10
     assert "floor 120 is not between 0 and 100" in tried.stderr
     assert duha("import", str(file), "--skip-bad", *data).returncode == 0
-    visitor.until(
-        "the new lamps", lambda: len(visitor.ask("/city")["luminaires"]["id"]) == 998
-    )
+    visitor.until("the new lamps", lambda: len(visitor.ask("/luminaires")["id"]) == 998)
 
     # A calendar with a holiday: what would leave a street dark is refused with nights.
     festive = {

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from duha_backend.api import (
@@ -27,6 +26,7 @@ from duha_backend.api import (
     sessions,
     stock,
 )
+from duha_backend.api.packed import Files
 from duha_backend.api.services import PREFIX, SIGNED_IN, Services
 from duha_backend.errors import NotFound
 
@@ -47,7 +47,7 @@ def make_app(services: Services, *, whole: bool = True) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     problems.install(app)
     if whole:
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+        app.mount("/", Files(PAGE), name="page")
     return app
 
 

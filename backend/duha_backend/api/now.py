@@ -5,29 +5,22 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
 
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, iso
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Asset
-from duha_backend.live import encode_tick
+from duha_backend.live import Live
 from duha_contract.quantities import BY_NAME, KINDS
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-_COLUMNS = (
-    "id", "longitude", "latitude", "cabinet", "street", "district", "pole", "asset_id",
-)  # fmt: skip
 
 
 @router.get("/city")
 async def city(services: S, who: Who) -> dict[str, Any]:
-    """Name, clock and map of the city: luminaires and gauges in columns.
-
-    The order of luminaires is the order of the bytes of ``/state``.
-    """
+    """Name, clock, cabinets and gauges of the city, and who asks."""
     live = services.live
-    lamps = live.luminaires
     gauges = [a for a in live.assets.values() if a.kind == "rain_gauge"]
     return {
         "id": services.city,
@@ -38,25 +31,47 @@ async def city(services: S, who: Who) -> dict[str, Any]:
         "rate": services.rate,
         "zone": services.control.place.zone,
         "grafana": services.grafana or None,
-        "luminaires": {name: [getattr(a, name) for a in lamps] for name in _COLUMNS},
+        "assets": live.version,
         "cabinets": [a._asdict() for a in live.assets.values() if a.kind == "cabinet"],
         "gauges": [a._asdict() for a in gauges],
     }
 
 
+@router.get("/luminaires")
+async def luminaires(
+    services: S, accept_encoding: Annotated[str, Header()] = ""
+) -> Response:
+    """All luminaires in columns, in the order of the bytes of ``/state``.
+
+    Of a column with few values, `names` has each once and `of` says which is whose.
+    """
+    live = services.live
+    return await services.lamps.answer(
+        live.version, live.lamps, accept_encoding, "application/json"
+    )
+
+
 @router.get("/streets")
-async def streets(services: S) -> dict[str, Any]:
+async def streets(
+    services: S, accept_encoding: Annotated[str, Header()] = ""
+) -> Response:
     """The street plan as GeoJSON."""
-    found = await asyncio.to_thread(services.registry.streets)
+    return await services.streets.answer(
+        services.live.version, lambda: _streets(services), accept_encoding,
+        "application/geo+json",
+    )  # fmt: skip
+
+
+def _streets(services: Services) -> bytes:
     features = [
         {
             "type": "Feature",
             "geometry": {"type": "LineString", "coordinates": street["line"]},
             "properties": {"name": street["name"], "main": street["main"]},
         }
-        for street in found
+        for street in services.registry.streets()
     ]
-    return {"type": "FeatureCollection", "features": features}
+    return msgspec.json.encode({"type": "FeatureCollection", "features": features})
 
 
 @router.get("/headline")
@@ -140,17 +155,24 @@ async def latest(
     return Response(body, media_type="application/json", headers=headers)
 
 
-@router.get("/events", response_class=EventSourceResponse)
-async def events(services: S) -> AsyncIterator[ServerSentEvent]:
+@router.get("/events", response_class=StreamingResponse)
+async def events(services: S) -> StreamingResponse:
     """What changes, tick by tick: columns `i`, `s` and the figures.
 
     Who misses a `seq` fetches ``/state`` anew.
     """
-    seen = services.live.tick_now.seq
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        _ticks(services.live), media_type="text/event-stream", headers=headers
+    )
+
+
+async def _ticks(live: Live) -> AsyncIterator[bytes]:
+    seen = live.tick_now.seq
     while True:
-        tick = await services.live.next_tick(seen)
+        tick = await live.next_tick(seen)
         seen = tick.seq
-        yield ServerSentEvent(raw_data=encode_tick(tick), event="tick", id=str(seen))
+        yield tick.event
 
 
 @router.get("/controllers")

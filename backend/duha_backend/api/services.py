@@ -12,6 +12,7 @@ from fastapi import Cookie, Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from duha_backend.alarms.office import Office
+from duha_backend.api.packed import Packed
 from duha_backend.books import Books
 from duha_backend.control import Control
 from duha_backend.drainage.office import Drainage
@@ -74,6 +75,8 @@ class Services:
         self.rate = rate
         self.grafana = grafana
         self.headline = Headline(live, registry, alarms.book, energy.book)
+        self.lamps = Packed()
+        self.streets = Packed()
 
 
 def _services(request: Request) -> Services:

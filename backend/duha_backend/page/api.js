@@ -9,13 +9,24 @@ export class ApiError extends Error {
 /** Whether an error is the backend's, of a status. @param {unknown} error @param {number} status */
 export const isStatus = (error, status) => error instanceof ApiError && error.status === status;
 
+/** What early.js has asked for already; each answer is taken once. @type {Record<string, Promise<Response>>} */
+let early = /** @type {import('./types.js').Early} */ (window).duhaEarly ?? {};
+
+/** @param {string} path */
+function takeEarly(path) {
+  const found = early[path];
+  delete early[path];
+  return found;
+}
+
 /** @param {string} method @param {string} path @param {unknown} [body] @param {string} [etag] */
 async function ask(method, path, body, etag) {
   const headers = new Headers();
   if (body !== undefined) headers.set('Content-Type', 'application/json');
   if (etag) headers.set('If-Match', `"${etag}"`);
-  const answer = await fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)});
+  const answer = await (takeEarly(path) ?? fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)}));
   if (answer.ok) return answer;
+  early = {};  // nobody was signed in then
   let detail = answer.statusText;
   try { detail = (await answer.json()).detail ?? detail; } catch { /* not a problem document */ }
   throw new ApiError(answer.status, detail);
@@ -51,6 +62,13 @@ export async function latest(kind, query = '') {
   const found = (await get(`/latest/${kind}${query && `?${query}`}`)).columns;
   return found.device.map((/** @type {string} */ _, /** @type {number} */ k) =>
     Object.fromEntries(Object.entries(found).map(([name, column]) => [name, column[k]])));
+}
+
+/** All luminaires; what is written once for many is spread out. @returns {Promise<import('./types.js').Lamps>} */
+export async function lamps() {
+  const spread = (/** @type {any} */ column) => Array.isArray(column) ? column : column.of.map((/** @type {number} */ code) => column.names[code]);
+  const found = Object.entries(await get('/luminaires')).map(([name, column]) => [name, spread(column)]);
+  return Object.fromEntries(found);
 }
 
 export async function state() {

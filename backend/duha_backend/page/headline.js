@@ -17,7 +17,7 @@ export async function refresh() {
 }
 
 /**
- * @param {import('./types.js').Figures} figures @param {number} problems
+ * @param {Partial<import('./types.js').Figures>} figures @param {number} problems
  * @param {import('./types.js').City} city
  */
 export function show(figures, problems, city) {
@@ -25,7 +25,7 @@ export function show(figures, problems, city) {
   const saved = night?.baseline_kwh ? percent(100 * night.saved_kwh / night.baseline_kwh) : '–';
   /** @type {[string, string, string, string][]} */
   const shown = [
-    ['lit', number(figures.lit), t('figure-lit', {total: number(figures.luminaires)}), ''],
+    ['lit', number(figures.lit), t('figure-lit', {total: number(city.luminaires.id.length)}), ''],
     ['level', percent(figures.mean_level), t('figure-level'), ''],
     ['power', quantity(figures.power_kw, 'kW', 1), t('figure-power', {expected: quantity(told?.expected_kw, 'kW', 1)}), ''],
     ['saved', saved, t('figure-saved', {kwh: quantity(night?.saved_kwh, 'kWh')}), ''],

@@ -9,13 +9,13 @@ export let language = LANGUAGES.includes(localStorage.language)
   ? localStorage.language : navigator.language?.startsWith('en') ? 'en' : 'cs';
 let zone = 'Europe/Prague';
 
+/** Bring the words of the language of now. */
 export async function load() {
-  await Promise.all(LANGUAGES.map(async name => {
-    const text = await (await fetch(`locales/${name}.ftl`)).text();
-    const bundle = new FluentBundle(name, {useIsolating: false});
-    bundle.addResource(new FluentResource(text));
-    bundles.set(name, bundle);
-  }));
+  if (bundles.has(language)) return;
+  const name = language, text = await (await fetch(`locales/${name}.ftl`)).text();
+  const bundle = new FluentBundle(name, {useIsolating: false});
+  bundle.addResource(new FluentResource(text));
+  bundles.set(name, bundle);
 }
 
 /** @param {string} name */
@@ -35,6 +35,7 @@ export function other() { return LANGUAGES.find(name => name !== language) ?? la
 export function switchLanguage() {
   language = other();
   localStorage.language = language;
+  return load();
 }
 
 /** Write the words into the elements that name theirs. */

@@ -129,17 +129,17 @@ function paint(canvas, {longitude, latitude, depth_mm: depth}) {
  * @param {{city: import('./types.js').City, streets: GeoJSON.FeatureCollection, drawn: Uint8Array, onPick: (index: number) => void}} given
  */
 export async function makeMap({city, streets, drawn, onPick}) {
-  if (!document.createElement('canvas').getContext('webgl2')) return null;
   const lamps = city.luminaires, n = lamps.id.length;
   /** @param {number} i @returns {Point} */
   const placeOf = i => [lamps.longitude[i] ?? 0, lamps.latitude[i] ?? 0];
-  const map = new MapLibre({
-    container: 'map', style: style(streets), attributionControl: false, fadeDuration: 0,
+  const map = made({
+    container: 'map', style: style(streets), attributionControl: false, fadeDuration: 0, validateStyle: false, renderWorldCopies: false,
     ...n ? {bounds: boundsOf(lamps), fitBoundsOptions: {padding: 48}} : {center: [13.3776, 49.7475], zoom: 13},
   });
+  if (!map) return null;
   map.addControl(new NavigationControl({showCompass: false}), 'top-right');
   const layer = pointLayer(lamps, drawn), field = document.createElement('canvas');
-  await new Promise(done => map.on('load', done));
+  await new Promise(done => map.once('style.load', done));
   map.addImage('hatch', hatch());
   if (n) map.addLayer(layer, 'chosen');
   const set = (/** @type {string} */ source, /** @type {GeoJSON.Feature[]} */ features) =>
@@ -192,6 +192,16 @@ export async function makeMap({city, streets, drawn, onPick}) {
     },
     idle: () => new Promise(done => map.loaded() ? done(null) : map.once('idle', done)),
   };
+}
+
+/** A map; null where the browser cannot draw one, which a canvas made to try it would take long to say. @param {import('./vendor/maplibre-gl.mjs').MapOptions} options */
+function made(options) {
+  try {
+    return new MapLibre(options);
+  } catch (error) {
+    console.info(error);
+    return null;
+  }
 }
 
 /** @param {import('./types.js').Lamps} lamps */

@@ -25,8 +25,8 @@ let city;
 let state = new Uint8Array(0), drawn = state;
 /** @type {Awaited<ReturnType<typeof makeMap>>} */
 let map = null;
-/** @type {import('./types.js').Figures} */
-let figures;
+/** @type {Partial<import('./types.js').Figures>} */
+let figures = {};
 /** @type {import('./types.js').Controller[]} */
 let controllers = [];
 /** @type {EventSource | null} */
@@ -38,7 +38,7 @@ let fieldOf = '';  // up to when the rain is that the map shows between the gaug
 
 // -- signing in ------------------------------------------------------------------------
 
-/** @param {Promise<void>} words @returns {Promise<import('./types.js').City>} */
+/** @param {Promise<void>} words @returns {Promise<Omit<import('./types.js').City, 'luminaires'>>} */
 async function signedIn(words) {
   const given = location.hash.startsWith('#token=') ? new URLSearchParams(location.hash.slice(1)).get('token') : null;
   if (given) {
@@ -78,6 +78,7 @@ function askForToken() {
 
 async function resync() {
   const fresh = await api.state();
+  if (fresh.bytes.length !== state.length) return location.reload();  // an import
   seq = fresh.seq;
   state.set(fresh.bytes);
 }
@@ -160,10 +161,13 @@ function pickById(id) {
 }
 
 async function refresh() {
-  await Promise.all([router.refresh(), headline.refresh()]);
-  if (!router.onMap()) return;
-  controllers = await api.get('/controllers');
-  await Promise.all([rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), filter.refresh(), chosen === null ? null : detail.refresh()]);
+  await Promise.all([router.refresh(), headline.refresh(), ...router.onMap() ? [refreshMap()] : []]);
+}
+
+async function refreshMap() {
+  const [known] = await Promise.all([
+    api.get('/controllers'), rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), filter.refresh(), chosen === null ? null : detail.refresh()]);
+  controllers = known;
   problems.show(city, state, controllers, filter.shows, pick);
   showPlaces();
   await showField();
@@ -247,8 +251,8 @@ function relabel() {
   $('#legend').replaceChildren(...legend.map(([key, shape]) => make('li', {}, make('i', {className: `${shape} mark-${key}`}), t(`legend-${key}`))));
 }
 
-function switchLanguage() {
-  l10n.switchLanguage();
+async function switchLanguage() {
+  await l10n.switchLanguage();
   relabel();
   filter.label();
   dim.relabel();
@@ -267,36 +271,47 @@ async function onVisibility() {
   show(true);
 }
 
+/** All that was asked for early: the city with its lamps, streets, and what the lamps do. @param {Promise<void>} words */
+async function theCity(words) {
+  const about = await signedIn(words);
+  const [luminaires, streets, now] = await Promise.all([api.lamps(), api.get('/streets'), api.state()]);
+  city = {...about, luminaires};
+  [state, seq, drawn] = [now.bytes, now.seq, Uint8Array.from(now.bytes)];
+  if (state.length !== luminaires.id.length) location.reload();  // an import came between
+  return streets;
+}
+
 async function main() {
-  const words = l10n.load().then(relabel);
-  city = await signedIn(words);
-  l10n.setZone(city.zone);
-  cityClock.set(city.now, city.rate);
-  state = new Uint8Array(city.luminaires.id.length);
-  drawn = new Uint8Array(state.length);
-  $('#city').textContent = city.name;
-  const grafana = /** @type {HTMLAnchorElement} */ ($('#grafana'));
-  if (city.grafana) [grafana.href, grafana.hidden] = [city.grafana, false];
-  const [streets] = await Promise.all([api.get('/streets'), resync(), words]);
-  drawn.set(state);
+  const words = l10n.load().then(relabel), streets = await theCity(words);
+  await words;
+  head();
   filter.begin(city, () => { filter.apply(state, drawn); map?.redraw(); problems.show(city, state, controllers, filter.shows, pick); showPlaces(); });
   listen();
-  const fresh = Promise.all([dim.begin(city), refresh()]);
-  fresh.catch(() => link(false));
+  const fresh = Promise.all([dim.begin(city), refresh()]).catch(() => link(false));
   map = await makeMap({city, streets, drawn, onPick: pick});
   $('#nomap').hidden = map !== null;
-  map?.redraw();
-  await router.begin(city, pickById);
-  await fresh.catch(() => null);
   showPlaces();
+  await router.begin(city, pickById);
   $('#language').addEventListener('click', switchLanguage);
   $('#between input').addEventListener('change', showField);
   /** @type {HTMLFormElement} */ ($('#search')).addEventListener('submit', search);
   $('#signout').addEventListener('click', async () => { await api.remove('/session'); location.reload(); });
   document.addEventListener('visibilitychange', onVisibility);
+  await fresh;
   keepFresh();
   await map?.idle();
   document.documentElement.dataset.ready = 'yes';
+}
+
+/** What stands above everything, as high as it will be: a map that is made is not resized at once. */
+function head() {
+  l10n.setZone(city.zone);
+  cityClock.set(city.now, city.rate);
+  $('#city').textContent = city.name;
+  document.title = t('title', {city: city.name});
+  const grafana = /** @type {HTMLAnchorElement} */ ($('#grafana'));
+  if (city.grafana) [grafana.href, grafana.hidden] = [city.grafana, false];
+  showFigures();
 }
 
 main();

@@ -1,20 +1,15 @@
 // Each view has an address of its own behind the '#': it can be kept, sent and gone back to.
-import * as alarms from './views/alarms.js';
-import * as audit from './views/audit.js';
-import * as cabinets from './views/cabinets.js';
-import * as energy from './views/energy.js';
-import * as health from './views/health.js';
-import * as plan from './views/plan.js';
-import * as rain from './views/rain.js';
-import * as runoff from './views/runoff.js';
 import {isStatus} from './api.js';
 import {$, make} from './dom.js';
 import {t} from './l10n.js';
 
 /** @typedef {import('./types.js').View} View */
 
-/** @type {Record<string, View>} */
-const VIEWS = {alarms, plan, rain, runoff, energy, cabinets, audit, health};
+/** Each view comes when it is first opened. @type {Record<string, () => Promise<View>>} */
+const VIEWS = {
+  alarms: () => import('./views/alarms.js'), plan: () => import('./views/plan.js'), rain: () => import('./views/rain.js'),
+  runoff: () => import('./views/runoff.js'), energy: () => import('./views/energy.js'), cabinets: () => import('./views/cabinets.js'),
+  audit: () => import('./views/audit.js'), health: () => import('./views/health.js')};
 const main = $('main'), box = $('#view');
 /** @type {View | null} */
 let shown = null;
@@ -43,7 +38,8 @@ export function begin(theCity, onLamp) {
 
 /** Draw the view of the address anew; the map is the view without a name. @param {boolean} focus */
 export async function go(focus) {
-  const {name, about} = address(), view = VIEWS[name];
+  const {name, about} = address(), mine = ++drawing, view = await VIEWS[name]?.();
+  if (mine !== drawing) return;  // somebody has gone elsewhere meanwhile
   shown = view ?? null;
   main.hidden = Boolean(view);
   box.hidden = !view;
@@ -54,14 +50,14 @@ export async function go(focus) {
 
 /** @param {View} view @param {string} about @param {boolean} focus */
 async function draw(view, about, focus) {
-  const body = make('div'), mine = ++drawing;
+  const body = make('div'), mine = drawing;
   try {
     await view.show(body, about, city);
   } catch (error) {
     if (isStatus(error, 401)) return location.reload();
     body.replaceChildren(make('p', {className: 'error', role: 'alert'}, error instanceof Error ? error.message : String(error)));
   }
-  if (shown !== view || mine !== drawing) return;  // somebody has gone elsewhere meanwhile
+  if (mine !== drawing) return;
   box.replaceChildren(body);
   if (focus) box.focus();
 }
