@@ -84,6 +84,12 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
         "severity-",
         "energy-",
         "rollout-",
+        "show-",
+        "age-",
+        "contact-",
+        "counter-",
+        "day-",
+        "span-",
     )  # put together at run time
     unused = {
         i
@@ -91,6 +97,29 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
         if f"'{i}'" not in source and f'"{i}"' not in source and not i.startswith(made)
     }
     assert unused == set()
+
+
+def test_the_page_asks_at_once_for_every_module_that_it_begins_with():
+    folder = ROOT / "backend" / "duha_backend" / "page"
+    found, waiting = set(), [folder / "page.js"]
+    while waiting:
+        path = waiting.pop().resolve()
+        name = path.relative_to(folder).as_posix()
+        if name in found or name.startswith("vendor/"):
+            found.add(name)
+            continue
+        found.add(name)
+        named = re.findall(
+            r"^(?:import|export)\b[^'\"\n]*from '(\.[^']+)'",
+            path.read_text("utf-8"),
+            re.MULTILINE,
+        )
+        waiting += [path.parent / one for one in named]
+    html = (folder / "index.html").read_text("utf-8")
+    asked = set(re.findall(r'rel="modulepreload" href="([^"]+)"', html))
+    own = {name for name in asked if not name.startswith("vendor/fluent/")}
+    assert own | {"vendor/fluent/index.js"} == found
+    assert "vendor/fluent/index.js" in asked
 
 
 def test_every_alarm_has_words_on_the_page():

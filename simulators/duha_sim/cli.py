@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
-from duha_sim import storm, streets, trouble
+from duha_sim import field, storm, streets, trouble
 from duha_sim.city import SimulatedCity, serve
 
 
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     """Run a ``duha sim`` command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return _city(options) if options.command == "city" else _trouble(options)
+        return _COMMANDS[options.command](options)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -33,6 +33,20 @@ def _parser() -> argparse.ArgumentParser:
     add_city_options(city)
     city.add_argument("--storm-at", type=float, help="arrival, POSIX time [s]")
     city.add_argument("--baud", type=int, default=38_400, help="speed of serial lines")
+    whole = commands.add_parser(
+        "field", help="devices and one agent a cabinet, against a broker elsewhere"
+    )
+    whole.add_argument("folder", type=Path, help="where everything is kept")
+    add_city_options(whole)
+    whole.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT")
+    whole.add_argument("--broker-user", default="")
+    whole.add_argument("--broker-password-file", default="")
+    whole.add_argument(
+        "--storm-after", type=float, default=30, metavar="MIN", help="first storm [min]"
+    )
+    plan = commands.add_parser("plan", help="the city as GeoJSON, for an import")
+    plan.add_argument("file", type=Path)
+    add_city_options(plan)
     listing = "; ".join(f"{name}: {text}" for name, text in trouble.HELP.items())
     make = commands.add_parser("trouble", help="break or mend a device", epilog=listing)
     make.add_argument("folder", type=Path, help="folder of a running city or demo")
@@ -97,6 +111,17 @@ def _city(options: argparse.Namespace) -> int:
     return 0
 
 
+def _field(options: argparse.Namespace) -> int:
+    return field.run(city_of(options), options)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    text = json.dumps(streets.geojson(city_of(options)))
+    options.file.parent.mkdir(parents=True, exist_ok=True)
+    options.file.write_text(text, "utf-8")
+    return 0
+
+
 def _trouble(options: argparse.Namespace) -> int:
     path = options.folder / "trouble.json"
     if options.device is None:
@@ -108,3 +133,6 @@ def _trouble(options: argparse.Namespace) -> int:
     wanted = None if options.what == "none" else options.what
     print(json.dumps(trouble.change(path, options.device, wanted), indent=2))
     return 0
+
+
+_COMMANDS = {"city": _city, "field": _field, "plan": _plan, "trouble": _trouble}

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from duha_sim.cli import add_city_options
-from duha_sim.town import Town, TownError
+from duha_sim.processes import TownError
+from duha_sim.town import Town
 
 
 def main(arguments: list[str]) -> int:

@@ -5,29 +5,28 @@ What ``duha demo`` shows, and what the system tests break.
 
 import argparse
 import contextlib
-import ctypes
 import datetime as dt
 import json
 import math
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from duha_contract.clock import TIMELINE_VARIABLE, Timeline
+from duha_contract.clock import Timeline
 from duha_contract.lighting import Sun
 from duha_contract.programmes import Place
 from duha_sim import streets
 from duha_sim.cli import city_of
+from duha_sim.field import Broker, Field
 from duha_sim.physics import LampType, power
+from duha_sim.processes import TownError
 from duha_sim.sewer import OVERFLOW, Variant, sewer
 from duha_sim.streets import City
 
@@ -77,11 +76,7 @@ TARIFF = {
 }
 
 
-class TownError(Exception):
-    """A part of the town did not come up, or went away."""
-
-
-class Town:
+class Town(Field):
     """The processes of a town and the order in which they come and go.
 
     Parameters
@@ -94,18 +89,13 @@ class Town:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self._options = options
-        self.folder = folder
-        self.logs = folder / "logs"
-        self.logs.mkdir(exist_ok=True)
+        self.timeline, self._dusk = self._evening(folder)
+        super().__init__(folder, "" if options.now else str(self.timeline))
         self.city = city_of(options)
-        self.children: dict[str, subprocess.Popen[bytes]] = {}
-        self._commands: dict[str, list[str]] = {}
-        self.timeline, self._dusk = self._evening()
         self.broker_port = _free_port()
         self.http_port = _free_port(options.port)
         self.broker: str = options.broker
         self.token = ""
-        self._began = time.monotonic()
 
     # -- up ----------------------------------------------------------------------------
 
@@ -119,36 +109,16 @@ class Town:
         """
         city, options = self.city, self._options
         lamps = sum(d.kind == "luminaire" for c in city.cabinets for d in c.devices)
-        self._say(f"{len(city.cabinets)} cabinets, {lamps} luminaires: devices ...")
-        devices = self.folder / "devices"
-        devices.mkdir(exist_ok=True)
-        ports_file = devices / "ports.json"
-        ports_file.unlink(missing_ok=True)
-        replay = ("--replay", str(options.replay)) if options.replay else ()
-        self._spawn(
-            "devices", "sim", "city", str(devices),
-            "--cabinets", str(options.cabinets), "--luminaires", str(options.luminaires),
-            "--gauges", str(options.gauges), "--rtu", str(options.rtu),
-            "--seed", str(options.seed),
-            "--storm-at", str(self._dusk + STORM_AFTER_S), *replay,
-        )  # fmt: skip
-        self._say(f"broker ({options.broker}) on port {self.broker_port} ...")
+        self.say(f"{len(city.cabinets)} cabinets, {lamps} luminaires: devices ...")
+        self.start_devices(options, self._dusk + STORM_AFTER_S)
+        self.say(f"broker ({options.broker}) on port {self.broker_port} ...")
         self._spawn_broker()
-        self._say("backend ...")
+        self.say("backend ...")
         first = self._spawn_backend()
         self.until("the broker", lambda: _listens(self.broker_port))
-        self.until("the simulated devices", ports_file.exists)
-        ports = json.loads(ports_file.read_text("utf-8"))
-        self._say("one agent for each cabinet ...")
-        for cabinet in city.cabinets:
-            site = self.folder / cabinet.id / "site.toml"
-            site.parent.mkdir(exist_ok=True)
-            period = POLL_REAL_S * self.timeline.rate
-            text = site_file(
-                city.id, cabinet, ports, site.parent, self.broker_port, period
-            )
-            site.write_text(text, "utf-8")
-            self._spawn(cabinet.id, "edge", "run", str(site))
+        self.say("one agent for each cabinet ...")
+        broker = Broker("127.0.0.1", self.broker_port)
+        self.start_agents(city, broker, POLL_REAL_S * self.timeline.rate)
         self.until("the backend", lambda: _listens(self.http_port))
         if first:
             self.until("the backend's token", self._find_token)
@@ -158,7 +128,7 @@ class Town:
 
     def _spawn_broker(self) -> None:
         if self._options.broker == "embedded":
-            self._spawn("broker", "backend", "broker", "--port", str(self.broker_port))
+            self.spawn("broker", "backend", "broker", "--port", str(self.broker_port))
             return
         binary = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
         if binary is None:
@@ -168,7 +138,7 @@ class Town:
             f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\n"
             "set_tcp_nodelay true\n"
         )
-        self._spawn_command("broker", [binary, "-c", str(config)])
+        self.spawn_command("broker", [binary, "-c", str(config)])
 
     def _spawn_backend(self) -> bool:
         """Start the backend; True when its stores are new, and it prints a token."""
@@ -182,7 +152,7 @@ class Town:
         )  # fmt: skip
         if loaded.returncode != 0:
             raise TownError(f"the city could not be imported: {loaded.stderr}")
-        self._spawn(
+        self.spawn(
             "backend", "backend", "run", "--data", str(data),
             "--port", str(self.http_port), "--broker", f"127.0.0.1:{self.broker_port}",
             "--name", self.city.name,
@@ -266,25 +236,8 @@ class Town:
 
     def watch(self) -> None:
         """One look at the processes; raises TownError when one has ended."""
-        self._check_children()
+        self.check()
         self._remember()
-
-    def kill(self, name: str) -> None:
-        """End a process at once, as a power cut would (SIGKILL)."""
-        child = self.children.pop(name)
-        child.kill()
-        child.wait()
-
-    def again(self, name: str) -> None:
-        """Start a process that was killed, with the command that it had."""
-        self._spawn_command(name, self._commands[name])
-
-    def _check_children(self) -> None:
-        for name, child in self.children.items():
-            if child.poll() is not None:
-                raise TownError(
-                    f"{name} ended ({child.returncode}):\n{self._tail(name)}"
-                )
 
     def _remember(self) -> None:
         """Keep where the city's clock is, so that a next start goes on from there."""
@@ -294,22 +247,13 @@ class Town:
     def stop(self) -> None:
         """End the children, agents first so that they can say goodbye."""
         last = ("backend", "devices", "broker")
-        order = [n for n in self.children if n not in last] + list(last)
-        groups = (order[:-3], *([name] for name in last))
-        for group in groups:
-            children = [self.children[name] for name in group if name in self.children]
-            for child in children:
-                child.terminate()
-            for child in children:
-                try:
-                    child.wait(timeout=5)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
+        self.end([name for name in self.children if name not in last])
+        for name in last:
+            self.end([name])
 
     # -- help ----------------------------------------------------------------------------
 
-    def _evening(self) -> tuple[Timeline, float]:
+    def _evening(self, folder: Path) -> tuple[Timeline, float]:
         """A timeline that reaches tonight's dusk in a moment, and that dusk [s].
 
         A folder that has lived through an evening goes on with the next one: time in
@@ -320,7 +264,7 @@ class Town:
             return Timeline(), now
         sun = Sun(PLACE)
         date = dt.datetime.fromtimestamp(now, dt.UTC).date()
-        kept = self.folder / "clock.json"
+        kept = folder / "clock.json"
         if kept.exists():
             shown = json.loads(kept.read_text("utf-8"))["shown"]
             date = max(date, sun.date_of(shown) + dt.timedelta(days=1))
@@ -328,22 +272,6 @@ class Town:
         dusk = night.sunset if night else now
         rate = self._options.speed
         return Timeline(now, dusk - LEAD_S * rate, rate), dusk
-
-    def _spawn(self, name: str, *arguments: str) -> None:
-        self._spawn_command(name, [sys.executable, "-m", "duha", *arguments])
-
-    def _spawn_command(self, name: str, command: list[str]) -> None:
-        self._commands[name] = command
-        timeline = "" if self._options.now else str(self.timeline)
-        environment = os.environ | {
-            TIMELINE_VARIABLE: timeline,
-            "PYTHONUNBUFFERED": "1",
-        }
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self.children[name] = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=environment, start_new_session=True, preexec_fn=_die_with_parent,
-            )  # fmt: skip
 
     def _find_token(self) -> bool:
         for line in (self.logs / "backend.log").read_text("utf-8").splitlines():
@@ -372,65 +300,6 @@ class Town:
             detail = error.read().decode()
             raise TownError(f"{method} {path}: {error.code} {detail}") from None
 
-    def until(self, what: str, ready: Callable[[], bool], limit: float = 30) -> None:
-        """Wait for something, while every process is alive."""
-        deadline = time.monotonic() + limit
-        while not ready():
-            self._check_children()
-            if time.monotonic() > deadline:
-                raise TownError(
-                    f"{what} did not come up in {limit:.0f} s; see {self.logs}"
-                )
-            time.sleep(0.1)
-
-    def _tail(self, name: str) -> str:
-        text = (self.logs / f"{name}.log").read_text("utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-8:])
-
-    def _say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._began:4.1f} s] {text}", flush=True)
-
-
-def site_file(
-    city: str,
-    cabinet: streets.Cabinet,
-    ports: dict[str, str],
-    data: Path,
-    broker_port: int,
-    period_s: float,
-) -> str:
-    """The site file of a simulated cabinet."""
-    lines = [
-        "[site]",
-        f'city = "{city}"',
-        f'controller = "{cabinet.id}"',
-        f"latitude = {cabinet.latitude}",
-        f"longitude = {cabinet.longitude}",
-        f'zone = "{streets.ZONE}"',
-        f"period_s = {period_s}",
-        f'data = "{data}"',
-        "[broker]",
-        f"port = {broker_port}",
-    ]
-    for bus in cabinet.buses:
-        where = ports[f"{cabinet.id}/{bus.name}"]
-        lines += ["[[bus]]", f'name = "{bus.name}"', f'type = "{bus.type}"']
-        if bus.type == "rtu":  # a pseudo-terminal knows no parity, hence 8N1
-            lines += [f'port = "{where}"', "baud = 38400", 'format = "8N1"']
-        else:
-            lines += ['host = "127.0.0.1"', f"port = {where}"]
-    for device in cabinet.devices:
-        lines += [
-            "[[device]]",
-            f'id = "{device.id}"',
-            f'bus = "{device.bus}"',
-            f"unit = {device.unit}",
-            f'profile = "{device.profile}"',
-        ]
-        if device.kind == "luminaire":
-            lines.append('writes = ["level_in_effect_pct"]')
-    return "\n".join(lines) + "\n"
-
 
 def _square(latitude: float, longitude: float, area_ha: float) -> list[list[float]]:
     """Corners (longitude, latitude) of a square of an area [ha] around a place."""
@@ -438,12 +307,6 @@ def _square(latitude: float, longitude: float, area_ha: float) -> list[list[floa
     wide = half / math.cos(math.radians(latitude))
     corners = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
     return [[longitude + x * wide, latitude + y * half] for x, y in corners]
-
-
-def _die_with_parent() -> None:
-    """Linux ends this child when the demo itself is killed."""
-    with contextlib.suppress(OSError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _free_port(wanted: int = 0) -> int:

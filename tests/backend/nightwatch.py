@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+import re
 from typing import Any
 
 from duha_backend.alarms.engine import Engine, News
@@ -15,6 +16,21 @@ from duha_contract.lighting import Sun
 from duha_contract.messages import Desired, Report, Status
 from duha_contract.programmes import Calendar, Effect, Period, Place, Programme, Step
 from duha_sim import physics
+from tests.conftest import ROOT
+
+_DETAILS = (ROOT / "backend" / "duha_backend" / "page" / "details.js").read_text(
+    "utf-8"
+)
+SENTENCES = [
+    re.compile(found.replace("(?<", "(?P<"))
+    for found in re.findall(r"(?:\[|PLAIN = )/(.+)/[,;]", _DETAILS)
+]
+
+
+def has_words(detail):
+    """Whether the page says a detail in the language of who looks."""
+    return not detail or any(one.search(detail) for one in SENTENCES)
+
 
 PLACE = Place(49.7475, 13.3776, "Europe/Prague")
 SUN = Sun(PLACE)
@@ -123,6 +139,7 @@ class Town:
         self.roads.weigh(ms + 1000)
         for news in self.engine.tick(ms + 1000):
             (self.raised if news.began else self.cleared).append(news)
+            assert has_words(news.detail), f"details.js has no words for: {news.detail}"
 
     def _table(self, kind, rows):
         ms = round(self.now * 1000)

@@ -6,8 +6,10 @@ import pytest
 
 from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet
+from duha_backend.drainage.office import _stages
+from duha_backend.runoff.watch import Watch
 from duha_contract.messages import Status
-from tests.backend.nightwatch import SUN, Town, at, codes
+from tests.backend.nightwatch import SUN, Town, at, codes, has_words
 
 LAMP_FAULTS = {
     "burnt": "lampFailure",
@@ -300,3 +302,17 @@ async def test_other_assets_keep_what_is_known_of_the_rest():
     await town.run(600)
     assert codes(town.raised) == [("lampFailure", "R1-L03")]
     assert codes(town.cleared) == []
+
+
+def test_the_page_has_words_for_floods_and_none_for_what_it_does_not_know():
+    watch = Watch("w", "Chamber at the mill", "m", "node", "J1", "depth_m", (0.5, 1.0))
+    likely = [{"stage": 2, "minutes": 35.0, "member": "dry"}]
+    ahead = [{"stage": 2, "minutes": 35.0, "member": "persistence"}]
+    stages: list[dict[str, object]] = [
+        {"stage": 1, "value": 0.612, "likely": likely},
+        {"likely": ahead},
+    ]
+    said = [detail for at in stages for _, _, detail in _stages(watch, at)]
+    assert len(said) == 3
+    assert all(has_words(detail) for detail in said), said
+    assert not has_words("ERROR 205: invalid keyword at line 7 of [JUNCTIONS]")

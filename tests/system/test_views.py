@@ -13,6 +13,10 @@ VIEWS = {
     "": ("Závady", "Problems"),
     "alarms": ("Poruchy a výstrahy", "Alarms"),
     "plan": ("Plán stmívání", "Dimming plan"),
+    "rain": ("Srážky", "Rain"),
+    "rain/SR-01": ("Srážky", "Rain"),
+    "runoff": ("Odtok", "Runoff"),
+    "runoff/sewer-today": ("Odtok", "Runoff"),
     "energy": ("Energie", "Energy"),
     "cabinets": ("Rozvaděče", "Cabinets"),
     "cabinets/RVO-001": ("rozvaděč RVO-001", "cabinet RVO-001"),
@@ -65,11 +69,13 @@ def test_an_address_opens_its_view_and_a_wrong_one_says_so(town, browser):
     expect(tab.page.locator("#view")).to_contain_text("RVO-002-L006")
     go(tab, "luminaire/RVO-001-L002")
     expect(tab.page.locator("#detail h2")).to_contain_text("RVO-001-L002")
-    tab.page.get_by_label("Search for a luminaire or street").fill("rvo-002-l003")
+    tab.page.get_by_label("Search by luminaire, street, pole or number").fill(
+        "rvo-002-l003"
+    )
     tab.page.get_by_role("button", name="Find").click()
     expect(tab.page.locator("#detail h2")).to_contain_text("RVO-002-L003")
     assert tab.page.url.endswith("#/luminaire/RVO-002-L003")
-    tab.page.get_by_label("Search for a luminaire or street").fill("nowhere")
+    tab.page.get_by_label("Search by luminaire, street, pole or number").fill("nowhere")
     tab.page.get_by_role("button", name="Find").click()
     expect(tab.page.locator("#search output")).to_have_text("Nothing like that here.")
     tab.page.get_by_label("Rain of 1 h between the gauges").check()

@@ -5,7 +5,7 @@ import {chart, line, numbers, TIMES} from './chart.js';
 import {$, make, to} from './dom.js';
 import {clock, moment, number, percent, quantity, span, t} from './l10n.js';
 
-const box = $('#detail'), EVERY_MS = 2000, HISTORY_MS = 60_000;
+const box = $('#detail'), EVERY_MS = 2000, HISTORY_MS = 15_000;
 /** What drivers count and tell, with unit and digits. @type {[string, string, number][]} */
 const COUNTERS = [
   ['energy_wh', 'Wh', 0], ['burning_h', 'h', 1], ['switch_ons', '', 0], ['driver_temperature_c', '°C', 1], ['voltage_v', 'V', 1], ['current_a', 'A', 3],
@@ -18,7 +18,7 @@ let history = null;
 
 /** @param {string} id */
 export async function show(id) {
-  if (id !== shown) history = null;
+  history = null;  // who looks again sees what is new
   shown = id;
   await refresh(true);
 }

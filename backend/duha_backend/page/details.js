@@ -15,6 +15,9 @@ const SENTENCES = [
   [/^(?<watch>.+): SPA (?<stage>I+) in (?<minutes>\d+) min even if the rain stops$/, 'detail-flood-dry'],
   [/^(?<watch>.+): SPA (?<stage>I+) in (?<minutes>\d+) min if the rain goes on$/, 'detail-flood-on'],
   [/^(?<minutes>\d+) min behind the rain$/, 'detail-behind'],
+  [/^good$/, 'detail-was-good'],
+  [/^no_answer$/, 'state-no_answer'],
+  [/^invalid$/, 'detail-was-invalid'],
 ];
 /** Figures and names alone need no words: 0.5 W, L1 253 V, chamber: SPA II, 1.20 m. */
 const PLAIN = /^[^a-z]*$|^[\d.]+ (W|V|A|mA|%|°C)$|: SPA I+, [\d.]+ \S+$|^(L\d \d+ V(, )?)+$/;

@@ -78,8 +78,11 @@ function complain(beside, error) {
   beside.after(place);
 }
 
-/** A labelled field. @param {string} word @param {Child} input */
-export const field = (word, input) => make('label', {}, make('span', {}, word), input);
+/** A labelled field; its name is the word alone, whatever a choice holds. @param {string} word @param {HTMLElement} input */
+export function field(word, input) {
+  input.setAttribute('aria-label', word);
+  return make('label', {}, make('span', {}, word), input);
+}
 
 /**
  * A choice among names; `word` says each, `chosen` is told.

@@ -83,10 +83,16 @@ async function resync() {
   state.set(fresh.bytes);
 }
 
+/** Listen to ticks. A stream that comes again may be another process's, which counts anew. */
 function listen() {
   source?.close();
   source = api.events();
-  source.onopen = () => link(true);
+  let opened = false;
+  source.onopen = () => {
+    link(true);
+    if (opened) resync().then(() => show(true)).catch(() => link(false));
+    opened = true;
+  };
   source.onerror = () => link(false);
   source.addEventListener('tick', event => take(JSON.parse(event.data)));
 }

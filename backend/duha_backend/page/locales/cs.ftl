@@ -302,6 +302,8 @@ detail-no-mains = bez napětí sítě
 detail-joint = { $value }, jen za mokra: do spoje zatéká
 detail-flood-dry = { $watch }: SPA { $stage } za { $minutes } min, i když přestane pršet
 detail-flood-on = { $watch }: SPA { $stage } za { $minutes } min, bude-li pršet dál
+detail-was-good = poslední údaj byl v pořádku
+detail-was-invalid = poslední údaj nedává smysl
 detail-behind = { $minutes } min za srážkami
 
 balance = Naměřeno { $measured }, podle povelů a typů { $expected }.

@@ -294,6 +294,8 @@ detail-no-mains = no mains voltage
 detail-joint = { $value }, only while it is wet: a joint lets water in
 detail-flood-dry = { $watch }: stage { $stage } in { $minutes } min even if the rain stops
 detail-flood-on = { $watch }: stage { $stage } in { $minutes } min if the rain goes on
+detail-was-good = its last reading was good
+detail-was-invalid = its last reading cannot be
 detail-behind = { $minutes } min behind the rain
 
 balance = Measured { $measured }, by commands and types { $expected }.
