@@ -51,8 +51,8 @@ bench-queries: .venv/.dev  ## what dashboards ask, over a month of a city (gener
 docs: .venv/.dev  ## write docs/reference/ anew from the code
 	$(BIN)/python docs/generate.py
 
-picture: .venv/.dev  ## take the README's picture of the page anew (needs Chromium)
-	DUHA_PICTURE=docs/pictures/page.png $(BIN)/pytest -q tests/system/test_page.py -k picture
+pictures: .venv/.dev  ## take the pictures of README and docs anew (needs Chromium)
+	DUHA_PICTURES=docs/pictures $(BIN)/pytest -q tests/system/test_page.py -k pictures
 
 tools:  ## install the servers and peers that the tests use (apt-get, where it may)
 	@sh deploy/test-tools.sh
@@ -76,4 +76,4 @@ clean:  ## remove the environment and everything that was built
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch .venv/.demo $@
 
-.PHONY: help demo test check types bench bench-edge docs picture tools clean
+.PHONY: help demo test quick check types bench bench-edge bench-ingest bench-lighting bench-runoff bench-page bench-queries docs pictures tools clean

@@ -42,31 +42,35 @@ class Headline:
 
         `availability_pct` is the share of networked luminaires without a fault that answer;
         `lit_uncommanded` counts those that burn though nobody told them to;
-        `expected_kw` is what luminaires of known types take at the levels they were told.
+        `expected_kw` is what luminaires of known types take at the levels they were told,
+        None where that is known of none.
         """
         states = self._alarms.tally(now_ms)
         codes = self._alarms.codes(now_ms)
+        expected = self._power(np.arange(len(self._live.luminaires)))
         return {
             "availability_pct": availability(self._live.state),
             "alarms": states,
             "lit_uncommanded": codes.get("lampUnexpectedOn", 0),
-            "expected_kw": self._expected_w() / 1000,
+            "expected_kw": None if expected is None else expected / 1000,
             "night": self._night(now_ms),
         }
 
-    def expected_w(self, cabinet: str) -> float:
-        """Power [W] that the lamps of a cabinet take at the levels they were told."""
+    def expected_w(self, cabinet: str) -> float | None:
+        """Power [W] that the lamps of a cabinet take at the levels they were told.
+
+        None where nothing is known of any: no level, or no type.
+        """
         return self._power(np.array(self._live.of_cabinet(cabinet), dtype=np.int64))
 
-    def _expected_w(self) -> float:
-        return self._power(np.arange(len(self._live.luminaires)))
-
-    def _power(self, rows: Array) -> float:
+    def _power(self, rows: Array) -> float | None:
         lamps = self._live.latest["luminaire"]
         level = lamps.values["level_commanded_pct"][rows]
         rows, level = rows[~np.isnan(level)], level[~np.isnan(level)]
         hours = np.nan_to_num(lamps.values["burning_h"][rows])
-        return float(np.nansum(self._rated().expected(rows, level, hours)))
+        watts = self._rated().expected(rows, level, hours)
+        known = ~np.isnan(watts)
+        return float(watts[known].sum()) if known.any() else None
 
     def _rated(self) -> Ratings:
         types = {kind.id: kind for kind in self._registry.all(LuminaireType)}

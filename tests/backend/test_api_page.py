@@ -117,7 +117,7 @@ async def _has_poles(api, path):
 async def test_the_headline_counts_what_works_and_what_should_be_taken(api):
     await typed(api)
     empty = await api.ask("GET", "/headline")
-    assert (empty["expected_kw"], empty["night"]) == (0, None)
+    assert (empty["expected_kw"], empty["night"]) == (None, None)
     columns = ("device", "ts", "quality", "level_commanded_pct", "level_actual_pct", "lamp_failure", "power_w")  # fmt: skip
     rows = [(f"RVO-001-L00{n}", now_ms(), "good", 50, 50, int(n == 2), 30) for n in range(1, 6)]  # fmt: skip
     api.offer(*rows, columns=columns)

@@ -59,13 +59,10 @@ class Tab:
         ]
 
 
-def picture(tab, name):
-    """Keep a screenshot where DUHA_PICTURE says, for people to look at."""
-    wanted = os.environ.get("DUHA_PICTURE")
-    path = Path(wanted) if wanted and name == "page" else None
-    data = tab.page.screenshot(path=path)
-    assert len(data) > 50_000  # an empty map compresses to much less
-    return data
+def picture(tab, folder, name):
+    """Keep a screenshot for people to look at, and for the documentation."""
+    data = tab.page.screenshot(path=Path(folder) / f"{name}.png")
+    assert len(data) > 40_000  # an empty view compresses to much less
 
 
 def test_an_operator_signs_in_dims_a_cabinet_and_sees_it(start, browser):
@@ -171,10 +168,20 @@ def test_the_page_tells_a_cabinet_that_went_away(start, browser):
     expect(tab.page.locator("#figures")).to_contain_text("1 / 2")
 
 
-def test_a_picture_of_a_rainy_evening(start, browser):
-    """The picture in the README: the demo as it looks when the road is wet."""
+PICTURED = {
+    "alarms": "alarms",
+    "plan": "plan",
+    "runoff": "runoff/sewer-today",
+    "cabinet": "cabinets/RVO-001",
+    "rain": "rain/SR-01",
+}
+
+
+def test_pictures_of_a_rainy_evening(start, browser, tmp_path):
+    """Those of README and docs: the demo as it looks when the road is wet."""
     from duha_sim.trouble import change
 
+    folder = os.environ.get("DUHA_PICTURES") or tmp_path
     town = start("--speed", "40")
     visitor = Visitor(town)
     path = town.folder / "devices" / "trouble.json"
@@ -185,22 +192,24 @@ def test_a_picture_of_a_rainy_evening(start, browser):
         lambda: sum(bool(c["wet_road"]) for c in visitor.ask("/controllers")) >= 2,
         limit=120,
     )
-    tab = Tab(browser, town, "en-GB")
-    tab.open(town.token)
-    town.ask(
-        "POST",
-        "/overrides",
-        {
-            "target": {"kind": "cabinet", "id": "RVO-003"},
-            "level": 25,
-            "minutes": 120,
-            "reason": "star party",
-        },
-    )
+    dimmed = {"target": {"kind": "cabinet", "id": "RVO-003"}, "level": 25, "minutes": 120, "reason": "star party"}  # fmt: skip
+    town.ask("POST", "/overrides", dimmed)
+    tabs = {"": Tab(browser, town, "en-GB"), "-cs": Tab(browser, town, "cs-CZ")}
+    for tab in tabs.values():
+        tab.open(town.token)
     time.sleep(6)
-    tab.page.mouse.click(405, 263)
-    expect(tab.page.locator("#detail .levels dd")).to_have_count(3, timeout=10_000)
-    time.sleep(2)
-    picture(tab, "page")
-    expect(tab.page.locator("#figures .wet dd")).to_contain_text("mm")
-    assert tab.outside_requests() == []
+    for ending, tab in tabs.items():
+        tab.page.evaluate("() => { location.hash = '#/luminaire/RVO-003-L020'; }")
+        expect(tab.page.locator("#detail .levels dd")).to_have_count(3, timeout=10_000)
+        time.sleep(2)
+        picture(tab, folder, f"page{ending}")
+    expect(tabs[""].page.locator("#figures .wet dd")).to_contain_text("mm")
+    visitor.until("a storm", lambda: visitor.ask("/models")[0]["watches"][0].get("stage"), 90)  # fmt: skip
+    for name, view in PICTURED.items():
+        for ending, tab in tabs.items():
+            tab.page.evaluate("to => { location.hash = to; }", f"#/{view}")
+            time.sleep(3)
+            picture(tab, folder, f"{name}{ending}")
+    for tab in tabs.values():
+        assert tab.outside_requests() == []
+        assert tab.troubles == []

@@ -249,7 +249,7 @@ alarms-of = { $count ->
     [few] { $count } poruchy rozvaděče
    *[other] { $count } poruch rozvaděče
 }
-search = Hledat svítidlo, ulici, stožár nebo číslo
+search = Hledat svítidlo, ulici, stožár, číslo
 search-do = Najít
 search-nothing = Nic takového tu není.
 rain-field = Srážky za 1 h mezi srážkoměry

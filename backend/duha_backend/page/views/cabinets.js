@@ -83,7 +83,7 @@ async function one() {
 
 /** Power that is measured beside what the lamps should take: a dead branch is what lacks. @param {any} found */
 function balance({power_w: measured, expected_w: expected}) {
-  const off = measured === null ? 0 : measured - expected, bad = Math.abs(off) > Math.max(DEAD_BRANCH_W, .1 * expected);
+  const off = measured === null || expected === null ? 0 : measured - expected, bad = Math.abs(off) > Math.max(DEAD_BRANCH_W, .1 * expected);
   const words = t('balance', {measured: quantity(measured, 'W'), expected: quantity(expected, 'W')});
   return make('p', {className: bad ? 'what-diverged' : ''}, bad ? `◆ ${words} ${t('balance-off', {off: quantity(off, 'W')})}` : words);
 }

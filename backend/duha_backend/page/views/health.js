@@ -30,7 +30,8 @@ function rate(rows) {
 async function draw() {
   asked = performance.now();
   const found = await api.get('/system'), {controllers, ingest, books} = found;
-  const backup = found.last_backup, late = !backup || Date.now() - Date.parse(backup) > BACKUP_MS;
+  const backup = found.last_backup, embedded = found.roles.length > 1;  // servers have backups of their own
+  const late = embedded && (!backup || Date.now() - Date.parse(backup) > BACKUP_MS);
   /** @type {[string, string, boolean][]} */
   const rows = [
     ['broker', t(found.broker_connected ? 'connected' : 'disconnected'), !found.broker_connected],
