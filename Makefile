@@ -12,7 +12,8 @@ demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 
 
 test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-get where it may
 	$(BIN)/pytest -q -n 2 -m "not system" $(ARGS)
-	$(BIN)/pytest -q -m system $(ARGS)
+	$(BIN)/pytest -q -n 2 -m browser $(ARGS)
+	$(BIN)/pytest -q -m "system and not browser" $(ARGS)
 
 quick: .venv/.dev  ## the tests that need no outside server, side by side: under a minute
 	$(BIN)/pytest -q -n 4 -m "not system" $(ARGS)
@@ -52,7 +53,7 @@ docs: .venv/.dev  ## write docs/reference/ anew from the code
 	$(BIN)/python docs/generate.py
 
 pictures: .venv/.dev  ## take the pictures of README and docs anew (needs Chromium)
-	DUHA_PICTURES=docs/pictures $(BIN)/pytest -q tests/system/test_page.py -k pictures
+	DUHA_PICTURES=docs/pictures $(BIN)/pytest -q tests/system/test_page.py tests/system/test_figures.py -k "pictures or figure"
 
 tools:  ## install the servers and peers that the tests use (apt-get, where it may)
 	@sh deploy/test-tools.sh

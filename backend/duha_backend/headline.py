@@ -36,15 +36,24 @@ class Headline:
         self._alarms = alarms
         self._energy = energy
         self._ratings: tuple[object, Ratings] = (None, Ratings([], {}))
+        self._said: tuple[int, dict[str, Any]] = (-1, {})
 
     def now(self, now_ms: int) -> dict[str, Any]:
         """Availability [%], alarms by state, power asked for [kW], the last night's energy.
+
+        They are worked out once a tick, however many pages ask.
 
         `availability_pct` is the share of networked luminaires without a fault that answer;
         `lit_uncommanded` counts those that burn though nobody told them to;
         `expected_kw` is what luminaires of known types take at the levels they were told,
         None where that is known of none.
         """
+        seq = self._live.tick_now.seq
+        if self._said[0] != seq:
+            self._said = (seq, self._figures(now_ms))
+        return self._said[1]
+
+    def _figures(self, now_ms: int) -> dict[str, Any]:
         states = self._alarms.tally(now_ms)
         codes = self._alarms.codes(now_ms)
         expected = self._power(np.arange(len(self._live.luminaires)))

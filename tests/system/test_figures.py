@@ -2,8 +2,10 @@
 
 import contextlib
 import datetime as dt
+import os
 import re
 import sqlite3
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -15,7 +17,7 @@ from tests.system.test_page import Tab, browser
 from tests.system.test_views import go as walk
 
 __all__ = ["browser"]
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(400)]
 SPEED = (
     570  # gauges are asked every real second: rain of ten minutes can still be judged
 )
@@ -129,6 +131,7 @@ def alarms(tab, told):
 def energy(tab, told):
     go(tab, "energy", "Energy")
     expect(tab.page.locator("#view .scroll table").first).to_be_visible()
+    tab.page.screenshot(path=Path(os.environ.get("DUHA_PICTURES", tab.folder)) / "energy.png")  # fmt: skip
     for line in told["/energy?every=month&part=cabinet"]["lines"]:
         shown = cells(tab, line["part"])
         wanted = (line["lamps"], line["kwh"], line["measured_kwh"], line["baseline_kwh"], line["saved_kwh"], line["meter_kwh"], line["co2_kg"], line["saved_co2_kg"])  # fmt: skip

@@ -12,7 +12,7 @@ from playwright.sync_api import expect, sync_playwright
 from tests.conftest import tool
 from tests.system.conftest import Visitor
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(240)]
 SOFTWARE_GL = [
     "--use-gl=angle",
     "--use-angle=swiftshader",
@@ -38,6 +38,7 @@ class Tab:
             viewport={"width": 1440, "height": 900}, locale=locale, bypass_csp=False
         )
         self.page = self.context.new_page()
+        self.folder = town.folder
         self.requests: list[str] = []
         self.troubles: list[str] = []
         self.page.on("request", lambda r: self.requests.append(r.url))

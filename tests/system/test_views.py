@@ -8,7 +8,7 @@ from tests.system.conftest import Visitor
 from tests.system.test_page import Tab, browser
 
 __all__ = ["browser"]
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(300)]
 VIEWS = {
     "": ("Závady", "Problems"),
     "alarms": ("Poruchy a výstrahy", "Alarms"),
@@ -168,7 +168,7 @@ def test_tonight_is_planned_published_and_seen_applied_and_two_do_not_collide(
     other.page.get_by_role("button", name="1. Check").click()
     expect(other.page.locator("#view .error")).to_contain_text("Somebody else")
     assert visitor.ask("/programmes")[0]["steps"][2]["level"] == 45
-    one.page.locator("#view").get_by_label("from 1").fill("half past nine")
+    one.page.locator("#view").get_by_label("from 3").fill("half past nine")
     check.click()
     expect(one.page.locator("#view .error")).to_contain_text("half past nine")
     refused = [text for tab in (one, other) for text in tab.troubles]

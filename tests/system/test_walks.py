@@ -13,7 +13,7 @@ from tests.system.test_page import Tab, browser
 from tests.system.test_views import go
 
 __all__ = ["browser"]
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(300)]
 SMALL = ("--cabinets", "2", "--luminaires", "8", "--gauges", "2", "--rtu", "0")
 
 

@@ -1,6 +1,6 @@
 // What alarms say in figures, in the language of now. The book, mails and files keep English.
 import {make} from './dom.js';
-import {t} from './l10n.js';
+import {number, t} from './l10n.js';
 
 /** Sentences of the alarm engine, and the words for them. @type {[RegExp, string][]} */
 const SENTENCES = [
@@ -22,11 +22,16 @@ const SENTENCES = [
 /** Figures and names alone need no words: 0.5 W, L1 253 V, chamber: SPA II, 1.20 m. */
 const PLAIN = /^[^a-z]*$|^[\d.]+ (W|V|A|mA|%|°C)$|: SPA I+, [\d.]+ \S+$|^(L\d \d+ V(, )?)+$/;
 
+/** Figures as the language of now writes them. @param {string} text */
+const local = text => text.replace(/\d+\.(\d+)/g, (found, decimals) => number(Number(found), decimals.length));
+
 /** @param {string} detail */
 export function words(detail) {
   for (const [sentence, id] of SENTENCES) {
     const found = sentence.exec(detail);
-    if (found) return make('small', {}, t(id, {...found.groups, ...found.groups?.count && {count: Number(found.groups.count)}}));
+    if (!found) continue;
+    const said = Object.entries(found.groups ?? {}).map(([name, text]) => [name, name === 'count' ? Number(text) : local(text)]);
+    return make('small', {}, t(id, Object.fromEntries(said)));
   }
-  return make('small', PLAIN.test(detail) ? {} : {lang: 'en'}, detail);
+  return PLAIN.test(detail) ? make('small', {}, local(detail)) : make('small', {lang: 'en'}, detail);
 }

@@ -4,7 +4,7 @@ import {$, make} from './dom.js';
 import {number, percent, quantity, t} from './l10n.js';
 import * as sound from './sound.js';
 
-const EVERY_MS = 10_000;
+const EVERY_MS = 5000;
 /** @type {any} */
 let told = null;
 let asked = -Infinity;

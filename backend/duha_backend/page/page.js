@@ -172,7 +172,7 @@ async function refresh() {
 
 async function refreshMap() {
   const [known] = await Promise.all([
-    api.get('/controllers'), rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), filter.refresh(), chosen === null ? null : detail.refresh()]);
+    api.get('/controllers'), rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), filter.refresh(), problems.refresh(), chosen === null ? null : detail.refresh()]);
   controllers = known;
   problems.show(city, state, controllers, filter.shows, pick);
   showPlaces();

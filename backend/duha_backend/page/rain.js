@@ -68,7 +68,7 @@ function chartOf(id, highest, most) {
       y: {dir: -1, range: () => [0, limits.highest * 2]},
       sum: {range: () => [0, limits.most * 1.9]},
     },
-    axes: [TIMES, numbers({size: 34}), numbers({scale: 'sum', side: 1, size: 30, grid: {show: false}, stroke: '#7ee0c5'})],
+    axes: [TIMES, numbers({size: 34}), numbers({scale: 'sum', side: 1, size: 38, grid: {show: false}, stroke: '#7ee0c5'})],
     series: [{}, bars('', '#5aa9ff'), line('', '#7ee0c5', {scale: 'sum'})],
   }, [[], [], []], box);
   new ResizeObserver(() => chart.setSize(size(figure))).observe(figure);

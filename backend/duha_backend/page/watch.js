@@ -28,7 +28,7 @@ export function standing(watch) {
 export function ahead(watch, model) {
   if (model.run?.state === 'failed') return t('watch-failed');
   const next = [...watch.likely ?? [], ...watch.ahead ?? []][0];
-  return next ? t('watch-ahead', {stage: STAGES[next.stage - 1] ?? '', minutes: number(next.minutes), member: t(`member-${next.member}`)}) : t('watch-calm');
+  return next ? t('watch-ahead', {stage: STAGES[next.stage - 1] ?? '', minutes: number(next.minutes), member: t(`member-${next.member}`)}) : t(watch.stage ? 'watch-no-higher' : 'watch-calm');
 }
 
 /**

@@ -74,8 +74,8 @@ problems-said = { $count ->
    *[other] { $count } problems
 }
 col-what = What
-col-who = Luminaire
-col-where = Street
+col-who = Object
+col-where = Where
 all-well = Nothing is wrong.
 cabinet-stale = cabinet { $id }: no data for { $age }
 rain = Rain of the last 2 hours, mm in 5 minutes, and its sum
@@ -226,8 +226,15 @@ add-step = Add a step
 remove-step = Remove step
 steps = Steps of the night
 step-at = from
+watch-no-higher = no higher stage in sight
+reached = reached
+since-when = since { $time }
+step-by = by
+by-clock = clock
+by-sunset = sunset
+by-sunrise = sunrise
 step-fade = fade
-step-help = HH:MM, or the sun with an offset in minutes: sunset+20, sunrise-15.
+step-help = By the clock as HH:MM; by the sun in minutes, -15 before it, 20 after.
 edited-meanwhile = Somebody else has changed the plan meanwhile. Drop the changes and repeat them.
 check-first = Check the plan first.
 plan-checked = The plan is sound. It takes effect when it is published.

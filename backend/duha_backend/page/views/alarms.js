@@ -5,6 +5,7 @@ import {words} from '../details.js';
 import {button, choice, field, make, table, to} from '../dom.js';
 import {moment, span, t} from '../l10n.js';
 import * as sound from '../sound.js';
+import {place} from '../things.js';
 
 /** @typedef {import('../types.js').Alarm} Alarm */
 
@@ -116,16 +117,6 @@ function line(item) {
     tick, make('td', {className: `severity-${item.severity}`}, `${SHAPE[item.severity]} ${t(`severity-${item.severity}`)}`),
     what, place(item), item.cabinet ? to('cabinets', item.cabinet) : '–', raised, standing(item), item.assigned || '–',
   ];
-}
-
-/** A link to the view of what an alarm is about. @param {Alarm} item */
-export function place({code, object, cabinet}) {
-  if (!object) return '–';
-  if (object === cabinet) return to('cabinets', object);
-  if (code.startsWith('flood')) return make('a', {href: '#/runoff'}, object);
-  if (code.startsWith('rain')) return to('rain', object);
-  if (code === 'modelFailure' || code === 'forecastFailure') return to('runoff', object);
-  return object.includes('/') ? object : to('luminaire', object);
 }
 
 /** @param {Alarm} item */

@@ -1,5 +1,6 @@
 // What a plan changes, in sentences.
 import {percent, t} from '../l10n.js';
+import {inWords} from './steps.js';
 
 /**
  * @typedef {import('./plan.js').Plan} Plan
@@ -7,7 +8,7 @@ import {percent, t} from '../l10n.js';
  */
 
 /** @param {Step | undefined} step */
-const said = step => step ? t('change-step', {at: step.at, level: percent(step.level), fade: step.fade_s ?? 0}) : '–';
+const said = step => step ? t('change-step', {at: inWords(step.at), level: percent(step.level), fade: step.fade_s ?? 0}) : '–';
 
 /** @param {Plan} before @param {Plan} after @returns {string[]} */
 export function changes(before, after) {

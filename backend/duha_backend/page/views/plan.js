@@ -73,7 +73,7 @@ function drawCalendar() {
   const names = Object.keys(draft.calendars), mine = draft.calendars[calendar];
   if (!mine) return parts.calendar.replaceChildren(make('p', {className: 'hint'}, t('no-calendar')));
   const pick = choice(names, calendar, id => draft.calendars[id]?.name || id, id => { calendar = id; drawCalendar(); });
-  parts.calendar.replaceChildren(field(t('calendar'), pick), rules(mine, draft.programmes, () => { changed(); drawCalendar(); }, changed));
+  parts.calendar.replaceChildren(rules(field(t('calendar'), pick), mine, draft.programmes, () => { changed(); drawCalendar(); }, changed));
 }
 
 function drawSteps() {

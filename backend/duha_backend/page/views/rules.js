@@ -12,20 +12,21 @@ const WEEKDAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
 const HEADS = ['rule', 'programme', 'weekdays', 'nth', 'rule-first', 'rule-last', 'yearly', 'holidays', 'dates', ''];
 
 /**
+ * @param {HTMLElement} which chooses the calendar
  * @param {Calendar} calendar is changed in place
  * @param {Record<string, import('./steps.js').Programme>} programmes
  * @param {() => void} redraw when rows come or go
  * @param {() => void} changed when a field has another value
  */
-export function rules(calendar, programmes, redraw, changed) {
+export function rules(which, calendar, programmes, redraw, changed) {
   const ids = Object.keys(programmes), all = calendar.rules;
-  const which = (/** @type {string} */ now, /** @type {string} */ label, /** @type {(id: string) => void} */ take) => {
+  const one = (/** @type {string} */ now, /** @type {string} */ label, /** @type {(id: string) => void} */ take) => {
     const made = choice(ids, now, id => programmes[id]?.name ?? id, id => { take(id); changed(); });
     made.setAttribute('aria-label', label);
     return made;
   };
   const rows = all.map((rule, k) => [
-    String(k + 1), which(rule.programme, `${t('programme')} ${k + 1}`, id => { rule.programme = id; }), ...conditions(rule, k, changed),
+    String(k + 1), one(rule.programme, `${t('programme')} ${k + 1}`, id => { rule.programme = id; }), ...conditions(rule, k, changed),
     make('span', {className: 'pair'},
       button('↑', () => { swap(all, k); redraw(); }, {'aria-label': `${t('rule-up')} ${k + 1}`, disabled: k === 0, 'data-locked': k === 0 ? 'yes' : ''}),
       button(t('remove-step'), () => { all.splice(k, 1); redraw(); }, {'aria-label': `${t('rule-remove')} ${k + 1}`})),
@@ -33,7 +34,7 @@ export function rules(calendar, programmes, redraw, changed) {
   const add = button(t('rule-add'), () => { all.push({programme: calendar.default, weekdays: ['sat', 'sun']}); redraw(); });
   return make('div', {},
     rows.length ? table(t('rules'), HEADS.map(word => word && t(word)), rows) : '',
-    make('div', {className: 'bar-of-tools'}, field(t('other-nights'), which(calendar.default, t('other-nights'), id => { calendar.default = id; })), add),
+    make('div', {className: 'bar-of-tools'}, which, field(t('other-nights'), one(calendar.default, t('other-nights'), id => { calendar.default = id; })), add),
     make('p', {className: 'hint'}, t('rules-help')));
 }
 

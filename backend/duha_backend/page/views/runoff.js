@@ -71,8 +71,14 @@ function members(watch, told) {
   const courses = Object.entries(told?.watches[watch.id]?.courses ?? {}), step = told?.every_min ?? 1;
   if (!courses.length) return make('p', {className: 'hint'}, t('no-forecast'));
   const rows = courses.map(([member, values]) => [t(`member-${member}`), figure(valueOf(watch, Math.max(...values))),
-    ...watch.stages.map(limit => { const k = values.findIndex(value => value >= limit); return figure(k < 0 ? '–' : t('in-minutes', {minutes: number((k + 1) * step)})); })]);
+    ...watch.stages.map((limit, stage) => figure(stage < (watch.stage ?? 0) ? t('reached') : inMinutes(values, limit, step)))]);
   return table(t('forecast'), [t('forecast'), `${t('highest')} [${unitOf(watch)}]`, ...watch.stages.map((_, k) => t('stage', {stage: STAGES[k] ?? ''}))], rows);
+}
+
+/** When a course first reaches a limit. @param {number[]} values @param {number} limit @param {number} step [min] */
+function inMinutes(values, limit, step) {
+  const k = values.findIndex(value => value >= limit);
+  return k < 0 ? '–' : t('in-minutes', {minutes: number((k + 1) * step)});
 }
 
 /** Catchments, the heaviest load first. @param {any[]} loads */

@@ -1,5 +1,5 @@
 // The steps of a programme, as a table of fields.
-import {button, field, make, table} from '../dom.js';
+import {button, choice, field, make, table} from '../dom.js';
 import {t} from '../l10n.js';
 
 /**
@@ -7,6 +7,8 @@ import {t} from '../l10n.js';
  * @typedef {{start: string, end: string, early_min?: number, late_min?: number}} Period
  * @typedef {{id: string, name: string, etag: string, steps: Step[], active?: Period[], effects?: {on: string, level?: number | null}[], part_night?: boolean}} Programme
  */
+
+const SUN = ['sunset', 'sunrise'];
 
 /**
  * @param {Programme} programme is changed in place
@@ -20,7 +22,7 @@ export function steps(programme, redraw, changed) {
     return made;
   };
   const rows = programme.steps.map((step, k) => [
-    input({value: step.at, size: 12, 'aria-label': `${t('step-at')} ${k + 1}`}, value => { step.at = value; }),
+    moment(step, k + 1, changed),
     input({type: 'number', min: '0', max: '100', value: String(step.level), 'aria-label': `${t('dim-level')} ${k + 1}`}, value => { step.level = Number(value); }),
     input({type: 'number', min: '0', max: '3600', value: String(step.fade_s ?? 0), 'aria-label': `${t('step-fade')} ${k + 1}`}, value => { step.fade_s = Number(value); }),
     button(t('remove-step'), () => { programme.steps.splice(k, 1); redraw(); }, {'aria-label': `${t('remove-step')} ${k + 1}`}),
@@ -30,6 +32,30 @@ export function steps(programme, redraw, changed) {
     table(t('steps'), [t('step-at'), `${t('dim-level')} [%]`, `${t('step-fade')} [s]`, ''], rows),
     make('p', {className: 'hint'}, t('step-help')),
     make('div', {className: 'bar-of-tools'}, add, wet(programme, changed)), periods(programme));
+}
+
+/** The time of a step: by the clock, or by the sun with minutes before or after. @param {Step} step @param {number} number @param {() => void} changed */
+function moment(step, number, changed) {
+  const by = SUN.find(name => step.at.startsWith(name)) ?? 'clock';
+  const text = make('input', {value: by === 'clock' ? step.at : String(Number(step.at.slice(by.length)) || 0), size: 8, 'aria-label': `${t('step-at')} ${number}`});
+  const kind = choice(['clock', ...SUN], by, name => t(`by-${name}`), () => { text.value = kind.value === 'clock' ? '22:00' : '0'; take(); });
+  kind.setAttribute('aria-label', `${t('step-by')} ${number}`);
+  const take = () => { step.at = kind.value === 'clock' ? text.value.trim() : bySun(kind.value, text.value); changed(); };
+  text.addEventListener('input', take);
+  return make('span', {className: 'pair'}, kind, text);
+}
+
+/** @param {string} event @param {string} minutes */
+function bySun(event, minutes) {
+  const offset = minutes.trim().replace('−', '-');
+  if (/^[+-]?0*$/.test(offset)) return event;
+  return `${event}${/^[+-]/.test(offset) ? '' : '+'}${offset}`;
+}
+
+/** A time of a programme in words. @param {string} at */
+export function inWords(at) {
+  const by = SUN.find(name => at.startsWith(name));
+  return by ? `${t(`by-${by}`)}${at.slice(by.length) && ` ${at.slice(by.length)} min`}` : at;
 }
 
 /** Whether a wet road raises the light. @param {Programme} programme @param {() => void} changed */
@@ -45,6 +71,6 @@ function wet(programme, changed) {
 
 /** @param {Programme} programme */
 function periods({active = [], part_night: part}) {
-  const said = active.map(({start, end}) => t('active-period', {start, end}));
+  const said = active.map(({start, end}) => t('active-period', {start: inWords(start), end: inWords(end)}));
   return make('p', {className: 'hint'}, [...said, ...part ? [t('part-night')] : []].join(' · '));
 }
