@@ -23,7 +23,7 @@ _DETAILS = (ROOT / "backend" / "duha_backend" / "page" / "details.js").read_text
 )
 SENTENCES = [
     re.compile(found.replace("(?<", "(?P<"))
-    for found in re.findall(r"(?:\[|PLAIN = )/(.+)/[,;]", _DETAILS)
+    for found in re.findall(r"(?:\[|(?:PLAIN|DOUBTS) = )/(.+)/[,;]", _DETAILS)
 ]
 
 

@@ -7,6 +7,8 @@ import pytest
 from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.drainage.office import _stages
+from duha_backend.drainage.rainfall import _alarms
+from duha_backend.rain.quality import FLAGS
 from duha_backend.runoff.watch import Watch
 from duha_contract.messages import Status
 from tests.backend.nightwatch import SUN, Town, at, codes, has_words
@@ -315,4 +317,7 @@ def test_the_page_has_words_for_floods_and_none_for_what_it_does_not_know():
     said = [detail for at in stages for _, _, detail in _stages(watch, at)]
     assert len(said) == 3
     assert all(has_words(detail) for detail in said), said
+    gauges = [detail for some in (FLAGS, FLAGS[1:6], FLAGS[6:]) for _, detail in _alarms(some)]  # fmt: skip
+    assert len(gauges) == 7
+    assert all(has_words(detail) for detail in gauges), gauges
     assert not has_words("ERROR 205: invalid keyword at line 7 of [JUNCTIONS]")

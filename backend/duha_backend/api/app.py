@@ -32,9 +32,9 @@ from duha_backend.errors import NotFound
 
 PAGE = Path(__file__).parent.parent / "page"
 _CSP = (
-    "default-src 'self'; img-src 'self' data: blob:; worker-src 'self' blob:;"
-    " style-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none';"
-    " form-action 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " font-src 'self'; connect-src 'self'; worker-src 'self'; object-src 'none';"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 _nothing = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 

@@ -1,6 +1,7 @@
 """The city as it is now."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from duha_backend.live import Live
 from duha_contract.quantities import BY_NAME, KINDS
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
+STREAM_S = 3600.0
 
 
 @router.get("/city")
@@ -159,7 +161,8 @@ async def latest(
 async def events(services: S) -> StreamingResponse:
     """What changes, tick by tick: columns `i`, `s` and the figures.
 
-    Who misses a `seq` fetches ``/state`` anew.
+    Who misses a `seq` fetches ``/state`` anew. A stream ends after an hour: a browser asks
+    again, and is asked again who it is.
     """
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(
@@ -169,7 +172,8 @@ async def events(services: S) -> StreamingResponse:
 
 async def _ticks(live: Live) -> AsyncIterator[bytes]:
     seen = live.tick_now.seq
-    while True:
+    until = time.monotonic() + STREAM_S
+    while time.monotonic() < until:
         tick = await live.next_tick(seen)
         seen = tick.seq
         yield tick.event

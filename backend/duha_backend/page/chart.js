@@ -24,7 +24,7 @@ export const line = (label, stroke, more = {}) => ({
 
 /** Bars from one end of the axis. @param {string} label @param {string} stroke @param {Partial<uPlot.Series>} more */
 export const bars = (label, stroke, more = {}) => {
-  const paths = uPlot.paths.bars?.({size: [.9], align: 1});
+  const paths = uPlot.paths.bars?.({size: [.9, 60], align: 1});
   return line(label, stroke, {fill: `${stroke}b0`, ...paths && {paths}, ...more});
 };
 

@@ -15,10 +15,15 @@ const SENTENCES = [
   [/^(?<watch>.+): SPA (?<stage>I+) in (?<minutes>\d+) min even if the rain stops$/, 'detail-flood-dry'],
   [/^(?<watch>.+): SPA (?<stage>I+) in (?<minutes>\d+) min if the rain goes on$/, 'detail-flood-on'],
   [/^(?<minutes>\d+) min behind the rain$/, 'detail-behind'],
+  [/^no reading$/, 'detail-no-reading'],
+  [/^blocked$/, 'gauge-blocked'],
+  [/^(blocked )?partly blocked$/, 'gauge-partly-blocked'],
   [/^good$/, 'detail-was-good'],
   [/^no_answer$/, 'state-no_answer'],
   [/^invalid$/, 'detail-was-invalid'],
 ];
+/** What is wrong with a gauge, one or several. */
+const DOUBTS = /^((range|spike|stuck|false wet|drift)(, )?)+$/;
 /** Figures and names alone need no words: 0.5 W, L1 253 V, chamber: SPA II, 1.20 m. */
 const PLAIN = /^[^a-z]*$|^[\d.]+ (W|V|A|mA|%|°C)$|: SPA I+, [\d.]+ \S+$|^(L\d \d+ V(, )?)+$/;
 
@@ -33,5 +38,6 @@ export function words(detail) {
     const said = Object.entries(found.groups ?? {}).map(([name, text]) => [name, name === 'count' ? Number(text) : local(text)]);
     return make('small', {}, t(id, Object.fromEntries(said)));
   }
+  if (DOUBTS.test(detail)) return make('small', {}, detail.split(', ').map(word => t(`gauge-${word.replace(' ', '-')}`)).join(', '));
   return PLAIN.test(detail) ? make('small', {}, local(detail)) : make('small', {lang: 'en'}, detail);
 }

@@ -52,7 +52,7 @@ export function label() {
 /** @param {Maybe} value */
 export function number(value, digits = 0) {
   if (value === null || value === undefined) return '–';
-  return new Intl.NumberFormat(language, {minimumFractionDigits: digits, maximumFractionDigits: digits}).format(value);
+  return new Intl.NumberFormat(language, {minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: 'negative'}).format(value);
 }
 
 /** A value with its unit. @param {Maybe} value @param {string} unit */

@@ -47,8 +47,8 @@ function curve(place, lines) {
   const [first = 0, last = 0] = [at[0], at.at(-1)];
   chart(place, {
     height: 200, scales: {x: {time: true, range: [Math.min(first, last - 7 * 86_400), last + 86_400]}, y: {range: [0, 1.1 * most]}},
-    axes: [TIMES, numbers({label: 'kWh'})],
-    series: [{value: (_, s) => s === null ? '–' : new Date(1000 * s).toISOString().slice(0, 10)},
+    axes: [{...TIMES, space: 90, incrs: [86_400, 7 * 86_400]}, numbers({label: 'kWh'})],
+    series: [{label: t('energy-night'), value: (_, s) => s === null ? '–' : new Date(1000 * s).toISOString().slice(0, 10)},
       bars(t('energy-used'), '#f0cf82'), line(t('energy-baseline'), '#93a4b5', {dash: [5, 4], points: {show: true, size: 5}})],
   }, [at, lines.map(one => one.kwh), lines.map(one => one.baseline_kwh)]);
 }
