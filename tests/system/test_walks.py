@@ -274,8 +274,9 @@ def test_on_paper_there_is_a_light_page_without_tools(start, browser, tmp_path):
     page = tab.page
     expect(page.locator("#view table")).to_be_visible()
     page.emulate_media(media="print")
-    for hidden in ("#tools", "#views", "#mapbox"):
+    for hidden in ("#signout", "#views", "#mapbox"):
         expect(page.locator(hidden)).to_be_hidden()
+    expect(page.locator("#clock")).to_be_visible()  # paper says of when it is
     ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
     page.pdf(path=tmp_path / "cabinets.pdf")
