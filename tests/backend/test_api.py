@@ -567,7 +567,10 @@ async def test_the_page_and_the_description_of_the_api_are_served(api):
     root = str(api.client.base_url).removesuffix("/api/v1/")
     page = await api.client.get(f"{root}/")
     assert page.status_code == 200
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "blob:" not in policy
     described = (await api.client.get(f"{root}/api/openapi.json")).json()
     assert "/api/v1/overrides" in described["paths"]
 

@@ -2,10 +2,16 @@
 
 import asyncio
 import csv
+import gzip
 import io
+import socket
 
 import pytest
 
+from duha_backend.api import now
+from duha_backend.api.app import PAGE
+from duha_backend.api.packed import Files
+from duha_backend.app import _listening
 from tests.backend.test_api import (
     PROGRAMME,
     api,
@@ -194,3 +200,48 @@ async def test_the_last_backup_is_known_to_the_page(api):
     assert (await api.ask("GET", "/system"))["last_backup"] is None
     await api.ask("POST", "/backups", 201)
     assert (await api.ask("GET", "/system"))["last_backup"].startswith("20")
+
+
+async def test_files_of_the_page_are_packed_once_and_browsers_ask_for_changes(api):
+    root = str(api.client.base_url).removesuffix("/api/v1/")
+    packed = await api.client.get(f"{root}/page.js")
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["cache-control"] == "no-cache"
+    assert packed.headers["content-type"].startswith("text/javascript")
+    plain = await api.client.get(
+        f"{root}/page.js", headers={"Accept-Encoding": "identity"}
+    )
+    assert "content-encoding" not in plain.headers
+    assert plain.content == packed.content == (PAGE / "page.js").read_bytes()
+    known = {"If-None-Match": packed.headers["etag"]}
+    again = await api.client.get(f"{root}/page.js", headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    assert "<!doctype html>" in (await api.client.get(f"{root}/")).text
+    for path in ("nothing.js", "../app.py", "%2e%2e/app.py", "views/"):
+        assert (await api.client.get(f"{root}/{path}")).status_code == 404, path
+    assert (await api.client.post(f"{root}/page.js")).status_code == 404
+
+
+async def test_a_file_that_changes_is_read_again(tmp_path):
+    (tmp_path / "words.ftl").write_text("a = old")
+    files = Files(tmp_path)
+    old = await files._file("words.ftl")
+    assert await files._file("words.ftl") is old
+    (tmp_path / "words.ftl").write_text("a = newer")
+    new = await files._file("words.ftl")
+    assert gzip.decompress(new.packed) == b"a = newer"
+    assert new.etag != old.etag
+
+
+async def test_a_stream_ends_after_an_hour(api, monkeypatch):
+    monkeypatch.setattr(now, "STREAM_S", 0.5)
+    async with api.client.stream("GET", "/events") as answer:
+        lines = [line async for line in answer.aiter_lines()]
+    assert [line for line in lines if line == "event: tick"]
+
+
+def test_what_is_accepted_does_not_wait_for_delayed_acknowledgements(free_port):
+    with _listening("127.0.0.1", free_port) as server:
+        server.setblocking(True)
+        with socket.create_connection(("127.0.0.1", free_port)), server.accept()[0] as one:  # fmt: skip
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

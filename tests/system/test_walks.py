@@ -11,7 +11,7 @@ from duha_sim.trouble import change
 from tests.conftest import tool
 from tests.system.conftest import Visitor
 from tests.system.test_page import Tab, browser
-from tests.system.test_views import go
+from tests.system.test_views import clean, go
 
 __all__ = ["browser"]
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(300)]
@@ -38,6 +38,7 @@ def test_a_lamp_fails_is_seen_acknowledged_repaired_and_cleared(start, browser):
     go(tab, "alarms")
     line = page.locator("#view tbody tr", has_text="RVO-001-L003")
     expect(line).to_contain_text("unacknowledged")
+    clean(tab, "alarms")
     line.get_by_role("checkbox").focus()
     page.keyboard.press("Space")
     page.locator("#view").get_by_label("comment").fill("crew 2 goes")
@@ -55,6 +56,7 @@ def test_a_lamp_fails_is_seen_acknowledged_repaired_and_cleared(start, browser):
     go(tab, "cabinets/RVO-001")
     week = page.locator("#view .timeline li", has_text="lamp failure (1)")
     expect(week.locator(".bar i")).to_have_count(1)
+    clean(tab, "cabinet")
     assert tab.troubles == []
 
 
@@ -82,11 +84,13 @@ def test_a_storm_comes_roads_get_wet_lights_rise_and_an_overflow_is_seen_ahead(
     ).to_contain_text(" m")
     expect(chart.locator("canvas")).to_be_visible()
     expect(page.locator("#view")).to_contain_text("Around RVO-001")
+    clean(tab, "runoff")
     go(tab, "rain/SR-01")
     expect(page.locator("#view")).to_contain_text(re.compile(r"\(T < 1 a\)|\(T [\d.]+ a\)"), timeout=40_000)  # fmt: skip
     page.get_by_role("button", name="Show", exact=True).click()
     said = page.locator("#view .field-box output")
     expect(said).to_contain_text("not radar")
+    clean(tab, "rain")
     now = said.text_content()
     page.locator("#view .field-box input").fill("-60")
     expect(said).not_to_have_text(now or "")
@@ -242,6 +246,7 @@ def test_a_calendar_is_edited_by_two_and_the_first_one_stands(start, browser):
     expect(nights).to_have_count(14)
     expect(nights.filter(has_text="Quiet nights")).to_have_count(14)
     assert len(visitor.ask("/programmes")) == 1, "nothing is stored yet"
+    clean(one, "plan")
     one.page.get_by_role("button", name="2. Publish").click()
     expect(one.page.locator("#view [role=status]")).to_have_text("Published.")
     expect(one.page.locator("#view .state-applied")).to_have_count(2, timeout=30_000)

@@ -282,6 +282,7 @@ async function theCity(words) {
   const about = await signedIn(words);
   const [luminaires, streets, now] = await Promise.all([api.lamps(), api.get('/streets'), api.state()]);
   city = {...about, luminaires};
+  assets = about.assets;
   [state, seq, drawn] = [now.bytes, now.seq, Uint8Array.from(now.bytes)];
   if (state.length !== luminaires.id.length) location.reload();  // an import came between
   return streets;

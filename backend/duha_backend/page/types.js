@@ -4,7 +4,7 @@
  * @typedef {{id: string[], longitude: number[], latitude: number[], cabinet: string[], street: string[],
  *   district: string[], pole: string[], asset_id: string[]}} Lamps in columns, in the order of the state's bytes
  * @typedef {{id: string, kind: string, street: string, latitude: number, longitude: number}} Place
- * @typedef {{id: string, name: string, role: string, now: number, rate: number, zone: string, grafana: string | null,
+ * @typedef {{id: string, name: string, role: string, now: number, rate: number, zone: string, assets: number, grafana: string | null,
  *   luminaires: Lamps, cabinets: Place[], gauges: Place[]}} City
  * @typedef {{luminaires: number, lit: number, faults: number, mean_level: number, power_kw: number,
  *   rain_1h_mm: number, stale: string[]}} Figures
