@@ -188,6 +188,7 @@ async def test_measured_and_calculated_energy_agree_within_a_percent(house):
         assert night.reactive_varh > 0
 
 
+@pytest.mark.system
 async def test_a_theft_of_three_percent_stands_out_and_nothing_else(house):
     house.registry.save(Tariff(cabinet_w=8.0))
     await house.live_a_night(theft=0.03)
@@ -199,6 +200,7 @@ async def test_a_theft_of_three_percent_stands_out_and_nothing_else(house):
     assert found["R1"]["uncertainty_pct"] < 2.9
 
 
+@pytest.mark.system
 async def test_who_is_not_measured_counts_by_programme_and_who_is_unknown_is_counted(
     tmp_path,
 ):

@@ -110,6 +110,7 @@ def episodes(flagged, gap=72):
     return 0 if not len(where) else 1 + int((np.diff(where) > gap).sum())
 
 
+@pytest.mark.system
 def test_a_healthy_year_has_at_most_one_false_flag_a_gauge():
     judged = judge(tipped(year(PLACES)), PLACES)
     counts = [episodes(row > 0) for row in judged.flags]
@@ -120,6 +121,7 @@ WET_MM = 2.5 / 12
 """So much in five minutes at every neighbour is rain (2.5 mm/h), not drizzle."""
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("left", "soon"), [(0.0, 1.0), (0.5, 0.7)])
 def test_blocked_gauges_are_found_in_the_first_rain(left, soon):
     """All of twenty; fully blocked ones within 15 minutes of rain all around.
@@ -182,6 +184,7 @@ def _spoil(kind, rain, gauge, when):
     rain[gauge, when] = mine
 
 
+@pytest.mark.system
 def test_seeded_faults_of_a_year_are_found_and_named():
     """At least 95 % of 70 faults, each of its own kind, one at a time over a year."""
     clean = year(PLACES)
