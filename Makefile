@@ -12,8 +12,8 @@ demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 
 
 test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-get where it may
 	$(BIN)/pytest -q -n 2 -m "not system" $(ARGS)
-	$(BIN)/pytest -q -n 2 -m browser $(ARGS)
-	$(BIN)/pytest -q -m "system and not browser" $(ARGS)
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "system and not drill" $(ARGS)
+	$(BIN)/pytest -q -m drill $(ARGS)
 
 quick: .venv/.dev  ## the tests that need no outside server, side by side: under a minute
 	$(BIN)/pytest -q -n 4 -m "not system" $(ARGS)

@@ -23,7 +23,8 @@ from duha_sim.town import Town
 def main(arguments: list[str]) -> int:
     """Run the demo; returns the exit status."""
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT, too: whoever was started in the background of a script ignores it otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         with _folder(options.data) as folder:

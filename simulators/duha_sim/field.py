@@ -63,7 +63,7 @@ def run(city: City, options: argparse.Namespace) -> int:
     broker = Broker(host, int(port or 1883), options.broker_user, options.broker_password_file)  # fmt: skip
     options.folder.mkdir(parents=True, exist_ok=True)
     field = Field(options.folder.resolve())
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         field.start_devices(options, time.time() + options.storm_after * 60)

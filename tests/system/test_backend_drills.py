@@ -28,7 +28,7 @@ from tests import servers
 from tests.backend.test_registry import fresh_database
 from tests.system.conftest import OUTAGE_S
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(900)]
 KILLS = int(os.environ.get("DUHA_TEST_KILLS", "8"))
 POISON = int(os.environ.get("DUHA_TEST_POISON", "20000"))
 WAVE = 2000

@@ -18,7 +18,7 @@ from duha_backend import cli
 from duha_sim import cli as sim_cli
 from tests.conftest import tool
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.drill, pytest.mark.system]
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
 

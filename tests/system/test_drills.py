@@ -28,7 +28,7 @@ from duha_sim.streets import generate
 from duha_sim.trouble import Troubles
 from tests.servers import mosquitto
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(300)]
 
 SITE = """
 [site]

@@ -14,7 +14,7 @@ from duha_contract.messages import Batch, decode
 from duha_contract.quantities import KINDS
 from tests.system.conftest import OUTAGE_S, Visitor
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.drill, pytest.mark.system]
 
 
 def outbox(town, cabinet):

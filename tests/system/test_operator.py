@@ -21,7 +21,7 @@ from duha_contract.topics import build
 from tests import servers
 from tests.system.conftest import Visitor
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(180)]
 
 
 def lamps_csv(good=990):

@@ -17,7 +17,7 @@ from duha_contract.clock import TIMELINE_VARIABLE, Timeline
 from duha_sim.sewer import sewer
 from tests.backend.wet_city import GAUGES, MINUTE, T0, WetCity
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(180)]
 RATE = 600.0
 STORM = np.zeros((4, 8 * 60))
 STORM[:, 90:240] = np.random.default_rng(7).choice([0.0, 0.2, 0.4, 1.0], (4, 150))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(120)]
 
 
 def duha(folder, *words, expect=0):

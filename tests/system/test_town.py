@@ -11,7 +11,7 @@ from duha_contract.messages import Batch, decode
 from tests.conftest import tool
 from tests.system.conftest import Visitor
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(180)]
 SMALL = ("--cabinets", "2", "--luminaires", "8", "--gauges", "2", "--now")
 
 
