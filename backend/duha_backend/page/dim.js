@@ -67,11 +67,12 @@ function fillTargets() {
   if ([...target.options].some(option => option.value === before)) target.value = before;
 }
 
-/** Minutes from now on the city's clock until it next shows HH:MM. @param {string} time */
-function minutesUntil(time) {
+/** When the city's clock next shows HH:MM [ms]: to the minute, over a change of the clock, too. @param {string} time */
+function next(time) {
   const minutes = (/** @type {string} */ text) => { const [h = 0, m = 0] = text.split(':').map(Number); return 60 * h + m; };
-  const wait = minutes(time) - minutes(clock(now()));
-  return wait > 0 ? wait : wait + 24 * 60;
+  const whole = Math.floor(now() / 60_000) * 60_000, wait = minutes(time) - minutes(clock(whole));
+  const found = whole + 60_000 * (wait > 0 ? wait : wait + 24 * 60), off = minutes(time) - minutes(clock(found));
+  return found + 60_000 * (Math.abs(off) > 720 ? off - Math.sign(off) * 1440 : off);
 }
 
 /** @param {SubmitEvent} event */
@@ -81,7 +82,7 @@ async function send(event) {
   error.hidden = true;
   try {
     await api.post('/overrides', {
-      target: JSON.parse(target.value), level: Number(level.value), minutes: minutesUntil(until.value), reason: reason.value});
+      target: JSON.parse(target.value), level: Number(level.value), until: new Date(next(until.value)).toISOString(), reason: reason.value});
     await refresh();
   } catch (problem) {
     error.textContent = problem instanceof Error ? problem.message : String(problem);
