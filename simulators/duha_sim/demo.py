@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Run the demo; returns the exit status."""
     options = _parser().parse_args(arguments)
     # SIGINT, too: whoever was started in the background of a script ignores it otherwise.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, _interrupt)
     try:
         with _folder(options.data) as folder:
@@ -37,7 +37,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _interrupt(_number: int, _frame: object) -> None:
+    # A second, impatient Ctrl-C must not leave half of the town behind.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -84,9 +90,6 @@ def _show(town: Town) -> None:
             town.watch()
             time.sleep(1.0)
     finally:
-        # A second, impatient Ctrl-C must not leave half of the town behind.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         town.stop()
 
 

@@ -6,7 +6,9 @@ import os
 import struct
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -159,7 +161,16 @@ class Process:
                 process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
         finally:  # whoever waits here may be cancelled
             if folder is not None:
-                folder.cleanup()
+                _remove(folder)
+
+
+def _remove(folder: tempfile.TemporaryDirectory[str]) -> None:
+    """Remove a folder; a fork that was killed may still finish writing a file into it."""
+    for _ in range(20):
+        folder.cleanup()
+        if not Path(folder.name).exists():
+            return
+        time.sleep(0.01)
 
 
 def _row(said: dict[str, Any]) -> Row:
