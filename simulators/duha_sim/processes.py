@@ -32,6 +32,8 @@ class Processes:
         self.folder = folder
         self.logs = folder / "logs"
         self.logs.mkdir(exist_ok=True)
+        self._scratch = folder / "tmp"  # goes with the folder, however a child ends
+        self._scratch.mkdir(exist_ok=True)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self._timeline = timeline
         self._commands: dict[str, list[str]] = {}
@@ -47,6 +49,7 @@ class Processes:
         environment = os.environ | {
             TIMELINE_VARIABLE: self._timeline,
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self._scratch),
         }
         with (self.logs / f"{name}.log").open("ab") as log:
             self.children[name] = subprocess.Popen(
