@@ -267,6 +267,16 @@ async def test_a_process_that_dies_or_hangs_is_said_to(process):
     assert process.pid is None
 
 
+async def test_whoever_stops_listening_in_mid_answer_is_not_kept_waiting(process):
+    import asyncio
+
+    await process.open(OWN["today"], START.timestamp())
+    process._process._transport.get_pipe_transport(1).pause_reading()
+    async with asyncio.timeout(5):
+        await process.close()
+    assert process.pid is None
+
+
 async def test_a_worker_ends_with_whoever_asks_and_leaves_nothing_behind(process):
     import asyncio
     import os

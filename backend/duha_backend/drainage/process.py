@@ -155,10 +155,14 @@ class Process:
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, 9)  # and its forks
-                if process.stdin is not None:
-                    process.stdin.close()
+                # Whose pipe nobody reads any more is never seen to end: closed first.
+                transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+                for number in (0, 1):
+                    pipe = transport.get_pipe_transport(number)
+                    if pipe is not None:
+                        pipe.close()
                 await asyncio.shield(process.wait())
-                process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+                transport.close()
         finally:  # whoever waits here may be cancelled
             if folder is not None:
                 _remove(folder)
