@@ -41,7 +41,7 @@ PLAN = {
 
 async def tags(api):
     return {
-        one["id"]: one["etag"]
+        f"{room}/{one['id']}": one["etag"]
         for room in ("programmes", "calendars")
         for one in await api.ask("GET", f"/{room}")
     }
@@ -59,18 +59,30 @@ async def test_a_plan_is_shown_published_at_once_and_written_down(api):
     assert same["affected"] == 0
     assert [one["id"] for one in await api.ask("GET", "/programmes")] == ["p"]
 
-    etags = await tags(api) | {"weekend": ""}
+    etags = await tags(api) | {"programmes/weekend": ""}
     await api.ask("POST", "/plan?dry_run=true", json=PLAN | {"etags": etags})
     assert [one["id"] for one in await api.ask("GET", "/programmes")] == ["p"]
     made = await api.ask("POST", "/plan", json=PLAN | {"etags": etags})
-    assert made == {name: (await tags(api))[name] for name in ("weekend", "c")}
+    assert made == {
+        name: (await tags(api))[name] for name in ("programmes/weekend", "calendars/c")
+    }
     actions = [line["action"] for line in (await api.ask("GET", "/audit"))["items"]]
     assert actions[:2] == ["calendar", "programme"]
 
 
+async def test_a_programme_and_a_calendar_may_have_one_id(api):
+    await calendar_in_force(api)
+    same = {"programmes": {"c": WEEKEND}, "calendars": PLAN["calendars"]}
+    same["calendars"] = {"c": {"name": "C", "default": "c"}}
+    etags = await tags(api) | {"programmes/c": ""}
+    made = await api.ask("POST", "/plan", json=same | {"etags": etags})
+    assert set(made) == {"programmes/c", "calendars/c"}
+    assert made == {name: (await tags(api))[name] for name in made}
+
+
 async def test_of_a_plan_all_or_nothing_is_taken(api):
     await calendar_in_force(api)
-    etags = await tags(api) | {"weekend": ""}
+    etags = await tags(api) | {"programmes/weekend": ""}
     await api.ask("PUT", "/calendars/c", json={"name": "Mine", "default": "p"})
     for dry_run in ("true", "false"):
         late = await api.client.post(
@@ -199,6 +211,7 @@ async def test_what_runs_off_is_null_until_it_is_worked_out(api):
 async def test_the_last_backup_is_known_to_the_page(api):
     assert (await api.ask("GET", "/system"))["last_backup"] is None
     await api.ask("POST", "/backups", 201)
+    (api.backend.settings.data / "backups" / "zz-read-me").mkdir()
     assert (await api.ask("GET", "/system"))["last_backup"].startswith("20")
 
 

@@ -154,7 +154,9 @@ class PublishIn(PlanIn):
 
     etags: dict[str, str] = Field(
         {},
-        description='ETags by id; "" for what is new, none named: whatever is there.',
+        description="By ``programmes/ID`` or ``calendars/ID``: the ETag of what is replaced,"
+        ' "" for what is new; without one whatever is there.',
+        examples=[{"programmes/weekend": "", "calendars/city": "5f3c"}],
     )
 
 
@@ -419,19 +421,19 @@ async def publish(
 ) -> dict[str, str]:
     """Store programmes and calendars together: all or none, judged as they will stand.
 
-    The new ETags by id. What would leave a street dark is refused (422), and so is a plan
+    The new ETags, by ``programmes/ID`` and ``calendars/ID``. What would leave a street dark is refused (422), and so is a plan
     of which somebody else has changed a part since (412).
     """
     documents = body.documents()
     before = await asyncio.to_thread(_found, services, documents)
-    given = [(document, body.etags.get(document.id)) for document in documents]
+    given = [(document, body.etags.get(_path(document))) for document in documents]
     await asyncio.to_thread(services.desk.publish, given, who.name, dry_run=dry_run)
     if not dry_run:
         for old, document in zip(before, documents, strict=True):
             word = type(document).__name__.lower()
             await _note(services, who, word, document.id, old, document)
         await services.control.settle()
-    return {document.id: tag(document) for document in documents}
+    return {_path(document): tag(document) for document in documents}
 
 
 @router.get("/assignments")
@@ -479,6 +481,11 @@ def tag_of(if_match: str | None) -> str | None:
     if if_match is None or if_match.strip() == "*":
         return None
     return if_match.strip().removeprefix("W/").strip('"')
+
+
+def _path(document: Programme | Calendar) -> str:
+    """A programme and a calendar may have one id: their room tells them apart."""
+    return f"{type(document).__name__.lower()}s/{document.id}"
 
 
 def _found(

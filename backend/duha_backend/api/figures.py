@@ -1,6 +1,7 @@
 """What the backend counts, for monitoring: health in one answer, and OpenMetrics."""
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,11 +63,15 @@ async def system(services: S) -> dict[str, Any]:
 
 def _last_backup(folder: Path) -> str | None:
     """When the newest backup in a folder was begun; their names are times."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if not names:
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(ValueError):  # something else lies there, too
+            begun = dt.datetime.strptime(f"{path.name}+0000", f"{BACKUP_NAME}%z")
+            found.append(begun)
+    newest = max(found, default=None)
+    if newest is None:
         return None
-    moment = dt.datetime.strptime(max(names), BACKUP_NAME).replace(tzinfo=dt.UTC)
-    return iso(round(moment.timestamp() * 1000))
+    return iso(round(newest.timestamp() * 1000))
 
 
 @router.get("/metrics", response_class=Response)

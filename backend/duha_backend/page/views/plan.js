@@ -133,7 +133,7 @@ function proposal() {
       const before = stored[room][id];
       if (before && JSON.stringify(bare(before)) === JSON.stringify(bare(document))) continue;
       found[room][id] = bare(document);
-      found.etags[id] = document.etag;
+      found.etags[`${room}/${id}`] = document.etag;
     }
   }
   return found;
