@@ -239,11 +239,15 @@ async def test_a_file_that_changes_is_read_again(tmp_path):
     (tmp_path / "words.ftl").write_text("a = old")
     files = Files(tmp_path)
     old = await files._file("words.ftl")
+    assert old is not None
     assert await files._file("words.ftl") is old
     (tmp_path / "words.ftl").write_text("a = newer")
     new = await files._file("words.ftl")
+    assert new is not None
     assert gzip.decompress(new.packed) == b"a = newer"
     assert new.etag != old.etag
+    (tmp_path / "words.ftl").unlink()
+    assert await files._file("words.ftl") is new, "another version is being installed"
 
 
 async def test_a_stream_ends_after_an_hour(api, monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import hashlib
+import logging
 import mimetypes
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+log = logging.getLogger("api")
 LEVEL = 6
 
 
@@ -58,7 +60,8 @@ class Kept(NamedTuple):
 class Files:
     """The files of a folder, kept in memory; browsers ask each time for changes.
 
-    What is not there when the application is made is not there at all.
+    What is not there when the application is made is not there at all; what goes away
+    later, while another version is installed, is served as it was.
 
     Parameters
     ----------
@@ -79,6 +82,9 @@ class Files:
             await PlainTextResponse("not found", 404)(scope, receive, send)
             return
         kept = await self._file(name)
+        if kept is None:
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+            return
         headers = {"ETag": kept.etag, "Cache-Control": "no-cache"}
         if asked.headers.get("if-none-match") == kept.etag:
             await Response(None, 304, headers)(scope, receive, send)
@@ -87,19 +93,29 @@ class Files:
         answer = await _unless_refused(kept.packed, accepted, kept.media, headers)
         await answer(scope, receive, send)
 
-    async def _file(self, name: str) -> Kept:
-        """A file as it is; read and compressed anew when it has changed."""
-        path = self._paths[name]
-        stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        kept = self._kept.get(name)
-        if kept is None or kept.stamp != stamp:
-            packed = await asyncio.to_thread(lambda: _pack(path.read_bytes()))
-            etag = f'"{hashlib.sha256(packed).hexdigest()[:20]}"'
-            media = _MEDIA.get(path.suffix) or mimetypes.guess_type(name)[0]
-            kept = Kept(stamp, etag, media or "application/octet-stream", packed)
-            self._kept[name] = kept
+    async def _file(self, name: str) -> Kept | None:
+        """A file as it is, read and compressed anew when it has changed; or as it was."""
+        path, kept = self._paths[name], self._kept.get(name)
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if kept is None or kept.stamp != stamp:
+                packed = await asyncio.to_thread(lambda: _pack(path.read_bytes()))
+                kept = self._kept[name] = Kept(
+                    stamp, _etag(packed), _media(path), packed
+                )
+        except OSError as error:
+            log.warning("%s: %s", name, error)
         return kept
+
+
+def _etag(packed: bytes) -> str:
+    return f'"{hashlib.sha256(packed).hexdigest()[:20]}"'
+
+
+def _media(path: Path) -> str:
+    guessed = _MEDIA.get(path.suffix) or mimetypes.guess_type(path.name)[0]
+    return guessed or "application/octet-stream"
 
 
 _MEDIA = {

@@ -6,9 +6,7 @@ import os
 import struct
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -165,16 +163,7 @@ class Process:
                 transport.close()
         finally:  # whoever waits here may be cancelled
             if folder is not None:
-                _remove(folder)
-
-
-def _remove(folder: tempfile.TemporaryDirectory[str]) -> None:
-    """Remove a folder; a fork that was killed may still finish writing a file into it."""
-    for _ in range(20):
-        folder.cleanup()
-        if not Path(folder.name).exists():
-            return
-        time.sleep(0.01)
+                folder.cleanup()
 
 
 def _row(said: dict[str, Any]) -> Row:
