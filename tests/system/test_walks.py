@@ -179,6 +179,32 @@ def test_a_lost_connection_is_said_and_what_was_missed_is_fetched(start, browser
     assert known == []
 
 
+def test_a_store_that_is_down_keeps_nothing_else_from_being_shown(start, browser):
+    town = start(*SMALL, "--now")
+    tab = Tab(browser, town, "en-GB")
+    tab.open(town.token)
+    page = tab.page
+    expect(page.locator("#link")).to_have_text("● live")
+    down = {"status": 503, "json": {"detail": "the readings store cannot be reached"}}
+    for path in ("**/api/v1/runoff", "**/api/v1/rain?*"):
+        page.route(path, lambda route: route.fulfill(**down))
+    expect(page.locator("#link")).to_have_text("◐ some of it cannot be fetched", timeout=20_000)  # fmt: skip
+    change(town.folder / "devices" / "trouble.json", "RVO-001-L002", "burnt_out")
+    expect(page.locator("#problems tr", has_text="RVO-001-L002")).to_contain_text("lamp failure", timeout=20_000)  # fmt: skip
+    page.unroute_all()
+    expect(page.locator("#link")).to_have_text("● live", timeout=20_000)
+
+
+def test_a_page_that_cannot_begin_says_why(start, browser):
+    town = start(*SMALL, "--now")
+    tab = Tab(browser, town, "en-GB")
+    tab.open(town.token)
+    down = {"status": 503, "json": {"detail": "the registry cannot be reached"}}
+    tab.page.route("**/api/v1/luminaires", lambda route: route.fulfill(**down))
+    tab.page.reload()
+    expect(tab.page.locator("#link")).to_have_text("the registry cannot be reached")
+
+
 def test_without_webgl_there_is_no_map_and_all_else_works(start):
     town = start(*SMALL, "--now")
     change(town.folder / "devices" / "trouble.json", "RVO-001-L002", "burnt_out")

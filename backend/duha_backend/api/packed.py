@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-log = logging.getLogger("api")
+log = logging.getLogger(__name__)
 LEVEL = 6
 
 

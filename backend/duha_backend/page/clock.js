@@ -15,3 +15,19 @@ export const silence = () => performance.now() - heard;
 
 /** A time so many hours ago, as the API takes it. @param {number} hours */
 export const ago = hours => new Date(now() - hours * 3_600_000).toISOString();
+
+/**
+ * Something that is asked for now and then, however often it is called; after a failure at once again.
+ * @param {number} everyMs @param {() => Promise<unknown>} ask
+ */
+export function paced(everyMs, ask) {
+  let asked = -Infinity;
+  return async () => {
+    if (performance.now() - asked < everyMs) return;
+    asked = performance.now();
+    try { await ask(); } catch (error) {
+      asked = -Infinity;
+      throw error;
+    }
+  };
+}

@@ -1,5 +1,6 @@
 // The figures above everything: of every tick, and those asked for now and then.
 import * as api from './api.js';
+import {paced} from './clock.js';
 import {$, make} from './dom.js';
 import {number, percent, quantity, t} from './l10n.js';
 import * as sound from './sound.js';
@@ -7,14 +8,11 @@ import * as sound from './sound.js';
 const EVERY_MS = 5000;
 /** @type {any} */
 let told = null;
-let asked = -Infinity;
 
-export async function refresh() {
-  if (performance.now() - asked < EVERY_MS) return;
-  asked = performance.now();
+export const refresh = paced(EVERY_MS, async () => {
   told = await api.get('/headline');
   sound.hear(told.alarms.unacknowledged);
-}
+});
 
 /**
  * @param {Partial<import('./types.js').Figures>} figures @param {number} problems

@@ -89,11 +89,11 @@ function listen() {
   source = api.events();
   let opened = false;
   source.onopen = () => {
-    link(true);
-    if (opened) resync().then(() => show(true)).catch(() => link(false));
+    link('live');
+    if (opened) resync().then(() => show(true)).catch(() => link('lost'));
     opened = true;
   };
-  source.onerror = () => link(false);
+  source.onerror = () => link('lost');
   source.addEventListener('tick', event => take(JSON.parse(event.data)));
 }
 
@@ -115,11 +115,14 @@ async function take(tick) {
   show(changed);
 }
 
-/** @param {boolean} up */
-function link(up) {
-  $('#link').textContent = t(up ? 'live' : 'lost');
-  $('#link').classList.toggle('lost', !up);
+/** What the connection is like; `partly`: ticks come, but something that is asked for does not. @param {'live' | 'partly' | 'lost'} how */
+function link(how) {
+  $('#link').textContent = t(how);
+  $('#link').classList.toggle('lost', how !== 'live');
 }
+
+/** @returns {'live' | 'lost'} */
+const stream = () => source?.readyState === EventSource.OPEN && cityClock.silence() <= TICK_LIMIT_MS ? 'live' : 'lost';
 
 /** @param {boolean} changed */
 function show(changed) {
@@ -166,17 +169,28 @@ function pickById(id) {
   if (index >= 0) pick(index);
 }
 
+/** Ask for all that is shown; what fails keeps nothing else from being shown anew. */
 async function refresh() {
-  await Promise.all([router.refresh(), headline.refresh(), ...router.onMap() ? [refreshMap()] : []]);
+  await all([router.refresh(), headline.refresh(), ...router.onMap() ? [refreshMap()] : []]);
 }
 
 async function refreshMap() {
-  const [known] = await Promise.all([
-    api.get('/controllers'), rain.refresh(city.gauges), runoff.refresh(), dim.refresh(), filter.refresh(), problems.refresh(), chosen === null ? null : detail.refresh()]);
-  controllers = known;
-  problems.show(city, state, controllers, filter.shows, pick);
-  showPlaces();
+  try {
+    await all([
+      api.get('/controllers').then(found => { controllers = found; }), rain.refresh(city.gauges), runoff.refresh(), dim.refresh(),
+      filter.refresh(), problems.refresh(), chosen === null ? null : detail.refresh()]);
+  } finally {
+    problems.show(city, state, controllers, filter.shows, pick);
+    showPlaces();
+  }
   await showField();
+}
+
+/** Wait for all; then throw what went wrong, a session that is over before anything else. @param {unknown[]} work */
+async function all(work) {
+  const failed = (await Promise.allSettled(work)).flatMap(one => one.status === 'rejected' ? [one.reason] : []);
+  const first = failed.find(error => api.isStatus(error, 401)) ?? failed[0];
+  if (first) throw first;
 }
 
 /** Rain between the gauges, when somebody wants it; it is always said what it is. */
@@ -235,10 +249,12 @@ async function keepFresh() {
   for (;;) {
     await new Promise(done => setTimeout(done, 2000));
     if (document.hidden) continue;
-    if (cityClock.silence() > TICK_LIMIT_MS) link(false);
-    try { await refresh(); } catch (error) {
+    try {
+      await refresh();
+      link(stream());
+    } catch (error) {
       if (api.isStatus(error, 401)) location.reload();
-      else link(false);  // what is shown is of before
+      else link(stream() === 'live' ? 'partly' : 'lost');
     }
   }
 }
@@ -262,7 +278,7 @@ async function switchLanguage() {
   relabel();
   filter.label();
   dim.relabel();
-  link(source?.readyState === EventSource.OPEN);
+  link(stream());
   showFigures();
   router.go(false);
   placed = '';
@@ -294,7 +310,7 @@ async function main() {
   head();
   filter.begin(city, () => { filter.apply(state, drawn); map?.redraw(); problems.show(city, state, controllers, filter.shows, pick); showPlaces(); });
   listen();
-  const fresh = Promise.all([dim.begin(city), refresh()]).catch(() => link(false));
+  const fresh = Promise.all([dim.begin(city), refresh()]).catch(() => link('partly'));
   map = await makeMap({city, streets, drawn, onPick: pick});
   $('#nomap').hidden = map !== null;
   showPlaces();
@@ -321,4 +337,8 @@ function head() {
   showFigures();
 }
 
-main();
+main().catch(error => {  // an empty page says why it is one
+  $('#link').textContent = error.message;
+  $('#link').classList.add('lost');
+  throw error;
+});

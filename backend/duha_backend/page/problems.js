@@ -1,5 +1,6 @@
 // The list of what is wrong, and since when: the map's twin for keyboards and screen readers.
 import * as api from './api.js';
+import {paced} from './clock.js';
 import {words} from './details.js';
 import {$, make} from './dom.js';
 import {clock, number, span, t} from './l10n.js';
@@ -13,17 +14,15 @@ const SHOWN = 200, EVERY_MS = 5000;
 let alarms = [];
 /** When what is wrong with a thing began. @type {Map<string, string>} */
 let since = new Map();
-let asked = -Infinity, drawn = '';
+let drawn = '';
 
 /** Ask for the alarms that stand. */
-export async function refresh() {
-  if (performance.now() - asked < EVERY_MS) return;
-  asked = performance.now();
+export const refresh = paced(EVERY_MS, async () => {
   /** @type {Alarm[]} */
   const found = (await api.get('/alarms?limit=500')).items;
   alarms = found.filter(alarm => alarm.cleared === null && alarm.state !== 'shelved');
   since = new Map(alarms.map(alarm => [alarm.object, alarm.raised]));
-}
+});
 
 /** How many lamps have a problem: a plain loop, of a million lamps several times a second. @param {Uint8Array} state */
 export function count(state) {

@@ -1,5 +1,6 @@
 // Hyetographs: rain falls from the top in bars, its sum rises from the bottom.
 import * as api from './api.js';
+import {paced} from './clock.js';
 import {bars, line, numbers, TIMES, uPlot} from './chart.js';
 import {$, make} from './dom.js';
 import {number, t} from './l10n.js';
@@ -16,13 +17,11 @@ const HOURS = 2, BIN_MINUTES = 5, EVERY_MS = 10_000;
 const charts = new Map();
 /** @type {Latest | null} */
 let latest = null;
-let asked = -Infinity;
+const look = paced(EVERY_MS, async () => { latest = await api.get(`/rain?hours=${HOURS}&bin_minutes=${BIN_MINUTES}`); });
 
 /** @param {Place[]} gauges */
 export async function refresh(gauges) {
-  if (performance.now() - asked < EVERY_MS) return draw(gauges);
-  asked = performance.now();
-  latest = await api.get(`/rain?hours=${HOURS}&bin_minutes=${BIN_MINUTES}`);
+  await look();
   draw(gauges);
 }
 

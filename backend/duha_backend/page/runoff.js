@@ -1,5 +1,6 @@
 // What is watched in the sewers, beside the map; and what runs off catchments.
 import * as api from './api.js';
+import {paced} from './clock.js';
 import {$, make, to} from './dom.js';
 import {t} from './l10n.js';
 import {ahead, draw, standing} from './watch.js';
@@ -11,14 +12,14 @@ const forecasts = new Map();
 let found = [];
 /** @type {import('./watch.js').Model[]} */
 let models = [];
-let asked = -Infinity, drawn = '';
+let drawn = '';
+const look = paced(EVERY_MS, async () => {
+  [models, found] = await Promise.all([api.get('/models'), api.get('/runoff')]);
+  await Promise.all(models.map(lookAhead));
+});
 
 export async function refresh() {
-  if (performance.now() - asked >= EVERY_MS) {
-    asked = performance.now();
-    [models, found] = await Promise.all([api.get('/models'), api.get('/runoff')]);
-    await Promise.all(models.map(lookAhead));
-  }
+  await look();
   show();
 }
 

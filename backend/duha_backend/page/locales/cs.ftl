@@ -10,6 +10,7 @@ token = Token
 language = English
 no-map = Tento prohlížeč nemá WebGL 2: mapa chybí, seznamy a grafy fungují.
 live = ● živě
+partly = ◐ něco nelze načíst
 lost = ○ bez spojení
 figure-lit = svítí z { $total }
 figure-level = střední úroveň

@@ -10,6 +10,7 @@ token = Token
 language = Čeština
 no-map = This browser has no WebGL 2: there is no map, but lists and charts work.
 live = ● live
+partly = ◐ some of it cannot be fetched
 lost = ○ connection lost
 figure-lit = lit of { $total }
 figure-level = mean level
