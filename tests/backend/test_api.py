@@ -45,7 +45,8 @@ class Running:
 @contextlib.asynccontextmanager
 async def started(folder, port):
     """A backend over a folder, and a client of it."""
-    backend = Backend(Settings(folder, Broker(port=1), port=port), Clock(time.time))
+    settings = Settings(folder, Broker(port=1), port=port, grafana="https://g.example")
+    backend = Backend(settings, Clock(time.time))
     token = backend.registry.new_token("tester")
     running = asyncio.create_task(backend.run())
     base = f"http://127.0.0.1:{port}/api/v1"

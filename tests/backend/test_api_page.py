@@ -164,6 +164,12 @@ async def test_one_cabinet_with_its_meter_and_lamps(api):
     assert only["values"]["voltage_l1_v"] == 231.0
     assert (await api.ask("GET", "/cabinets/RVO-002"))["power_w"] is None
     await api.ask("GET", "/cabinets/RVO-009", expect=404)
+    both = await api.ask("GET", "/cabinets")
+    assert [(c["id"], c["luminaires"], c["power_w"]) for c in both] == [("RVO-001", 5, 412.5), ("RVO-002", 5, None)]  # fmt: skip
+    assert (await api.ask("GET", "/city"))["grafana"] == "https://g.example"
+    dimmed = {"target": {"kind": "luminaire", "id": "RVO-002-L001"}, "level": 20}
+    made = await api.ask("POST", "/overrides", 201, json=dimmed)
+    assert made["cabinets"] == ["RVO-002"]
     mine = await api.ask("GET", "/latest/luminaire?cabinet=RVO-001&columns=level_actual_pct")  # fmt: skip
     assert mine["columns"]["device"] == [f"RVO-001-L00{n}" for n in range(1, 6)]
     assert mine["columns"]["level_actual_pct"] == [99, None, None, None, None]
@@ -177,6 +183,8 @@ async def test_alarms_of_one_lamp_with_a_comment_and_the_shelf(api):
         rows = [(f"RVO-001-L00{n}", now_ms() - 1000 * age_s, "good", 1, 100) for n in (2, 3)]  # fmt: skip
         api.offer(*rows, seq=seq, columns=columns)
         await asyncio.sleep(1.3)
+    assert (await api.ask("GET", "/alarms?severity=high"))["items"] == []
+    assert len((await api.ask("GET", "/alarms?severity=medium"))["items"]) == 2
     (one,) = (await api.ask("GET", "/alarms?object=RVO-001-L002"))["items"]
     ids = {"ids": [one["id"]]}
     await api.ask("POST", "/alarms/acknowledge", json=ids | {"comment": " crew goes "})

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from duha_backend import tables
 from duha_backend.alarms.engine import News
-from duha_backend.alarms.kinds import KINDS
+from duha_backend.alarms.kinds import KINDS, Severity
 from duha_backend.errors import Invalid, NotFound
 
 State = Literal["unacknowledged", "acknowledged", "cleared", "shelved", "closed"]
@@ -52,7 +52,7 @@ class Book:
     def page(
         self, now: int, *, everything: bool = False, before: int | None = None,
         limit: int = 500, cabinet: str | None = None, thing: str | None = None,
-        shelved: bool = False,
+        severity: Severity | None = None, shelved: bool = False,
     ) -> list[Row]:  # fmt: skip
         """Alarms, newest first: those that want somebody, all that ever were, the shelf."""
         a = tables.alarm.c
@@ -65,6 +65,8 @@ class Book:
             query = query.where(a.cabinet == cabinet)
         if thing is not None:
             query = query.where(a.object == thing)
+        if severity is not None:
+            query = query.where(a.severity == severity)
         if shelved:
             query = query.where(a.shelved_until > now)
         with self._engine.connect() as db:

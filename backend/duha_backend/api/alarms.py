@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from duha_backend.alarms.kinds import KINDS
+from duha_backend.alarms.kinds import KINDS, Severity
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -67,6 +67,7 @@ async def alarms(
     shelved: bool = False,
     cabinet: str | None = None,
     thing: Annotated[str | None, Query(alias="object")] = None,
+    severity: Severity | None = None,
     cursor: int | None = None,
     limit: Limit = 500,
 ) -> dict[str, Any]:
@@ -77,7 +78,7 @@ async def alarms(
     rows = await asyncio.to_thread(
         services.alarms.book.page, services.now_ms(),
         everything=everything or shelved, before=cursor, limit=limit + 1, cabinet=cabinet,
-        thing=thing, shelved=shelved,
+        thing=thing, severity=severity, shelved=shelved,
     )  # fmt: skip
     more = len(rows) > limit
     items = [_out(row) for row in rows[:limit]]

@@ -86,6 +86,26 @@ async def headline(services: S) -> dict[str, Any]:
     return await asyncio.to_thread(services.headline.now, services.now_ms())
 
 
+@router.get("/cabinets")
+async def cabinets(services: S) -> list[dict[str, Any]]:
+    """Every cabinet with its place, how many luminaires it feeds, and its power [W].
+
+    `power_w` is what its meters show together; null where none has been read.
+    """
+    live = services.live
+    return [
+        {
+            "id": asset.id,
+            "street": asset.street,
+            "district": asset.district,
+            "luminaires": len(live.of_cabinet(asset.id)),
+            "power_w": _power([_last(services, m) for m in live.devices("meter", asset.id)]),
+        }
+        for asset in live.assets.values()
+        if asset.kind == "cabinet"
+    ]  # fmt: skip
+
+
 @router.get("/cabinets/{name}")
 async def cabinet(name: str, services: S) -> dict[str, Any]:
     """One cabinet: the power it should take and takes, its meters, doors and breakers."""
@@ -97,17 +117,22 @@ async def cabinet(name: str, services: S) -> dict[str, Any]:
         [_last(services, device) for device in live.devices(kind, name)]
         for kind in ("meter", "cabinet_io")
     )
-    powers = [m["values"].get("power_w") for m in meters]
-    known = [power for power in powers if power is not None]
     expected = await asyncio.to_thread(services.headline.expected_w, name)
     return {
         **asset._asdict(),
         "luminaires": len(live.of_cabinet(name)),
         "expected_w": expected,
-        "power_w": sum(known) if known else None,
+        "power_w": _power(meters),
         "meters": meters,
         "contacts": contacts,
     }
+
+
+def _power(meters: list[dict[str, Any]]) -> float | None:
+    """What meters show together [W]; None where none has been read."""
+    powers = [meter["values"].get("power_w") for meter in meters]
+    known = [power for power in powers if power is not None]
+    return sum(known) if known else None
 
 
 def _last(services: Services, asset: Asset) -> dict[str, Any]:

@@ -184,6 +184,7 @@ def _override_out(
         "emergency": override.emergency,
         "state": control.state_of(stored),
         "luminaires": len(members),
+        "cabinets": sorted({asset.cabinet for asset in members}),
         "pending": control.pending(stored, members),
         "diverged": [_diverged(services, name) for name in diverged],
         "below_class": desk.below_class(override.level, members, wanted),

@@ -18,8 +18,11 @@ let drawn = '';
 
 /** Ask for the alarms that stand. */
 export const refresh = paced(EVERY_MS, async () => {
+  const page = await api.get('/alarms?limit=500');
+  // In a night with more than that the grave ones must not be among those left out.
+  const grave = page.cursor === null ? [] : (await api.get('/alarms?severity=high&limit=500')).items;
   /** @type {Alarm[]} */
-  const found = (await api.get('/alarms?limit=500')).items;
+  const found = [...new Map([...grave, ...page.items].map((/** @type {Alarm} */ alarm) => [alarm.id, alarm])).values()];
   alarms = found.filter(alarm => alarm.cleared === null && alarm.state !== 'shelved');
   since = new Map(alarms.map(alarm => [alarm.object, alarm.raised]));
 });

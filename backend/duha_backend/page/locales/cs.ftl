@@ -58,6 +58,8 @@ target-city = celé město
 target-cabinet = rozvaděč { $id }
 target-group = skupina { $name }
 target-street = ulice { $id }
+target-stretch = úsek { $id }
+target-district = obvod { $id }
 target-luminaire = svítidlo { $id }
 override-line = { $target }: { $level } do { $until }
 override-pending = čeká
@@ -456,3 +458,4 @@ strip-said = { $count ->
     [few] { $count } svítidla, z toho se závadou { $bad }
    *[other] { $count } svítidel, z toho se závadou { $bad }
 }
+only-newest = Vypsáno je jen posledních { $count }.

@@ -58,6 +58,8 @@ target-city = the whole city
 target-cabinet = cabinet { $id }
 target-group = group { $name }
 target-street = street { $id }
+target-stretch = stretch { $id }
+target-district = district { $id }
 target-luminaire = luminaire { $id }
 override-line = { $target }: { $level } until { $until }
 override-pending = pending
@@ -445,3 +447,4 @@ strip-said = { $count ->
     [one] { $count } luminaire, { $bad } of them wrong
    *[other] { $count } luminaires, { $bad } of them wrong
 }
+only-newest = Only the newest { $count } are listed.

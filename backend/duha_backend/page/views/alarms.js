@@ -101,7 +101,8 @@ function draw() {
   for (const id of chosen) if (!found.some(item => item.id === id)) chosen.delete(id);
   if (!found.length) return box.replaceChildren(make('p', {className: 'hint'}, t('no-alarms')));
   const focused = document.activeElement?.getAttribute('data-alarm');
-  box.replaceChildren(table(t('view-alarms'), [make('span', {className: 'unseen'}, t('choose')), ...HEADS.map(word => t(word))], found.map(line)));
+  box.replaceChildren(table(t('view-alarms'), [make('span', {className: 'unseen'}, t('choose')), ...HEADS.map(word => t(word))], found.map(line)),
+    items.length < MOST ? '' : make('p', {className: 'hint'}, t('only-newest', {count: MOST})));
   if (focused) /** @type {HTMLElement | null} */ (box.querySelector(`[data-alarm="${focused}"]`))?.focus();
 }
 

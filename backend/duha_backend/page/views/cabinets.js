@@ -37,17 +37,12 @@ async function draw() {
 // -- all of them ---------------------------------------------------------------------------
 
 async function all() {
-  /** @type {[Controller[], any[]]} */
-  const [controllers, meters] = await Promise.all([api.get('/controllers'), api.latest('meter')]);
-  const lamps = new Map(), watts = new Map(), known = new Map(controllers.map(controller => [controller.id, controller]));
-  for (const id of city.luminaires.cabinet) lamps.set(id, (lamps.get(id) ?? 0) + 1);
-  for (const meter of meters) {
-    const whose = city.cabinets.find(cabinet => meter.device.startsWith(`${cabinet.id}-`))?.id;
-    if (whose) watts.set(whose, (watts.get(whose) ?? 0) + (meter.power_w ?? 0));
-  }
-  const rows = city.cabinets.map(({id, street}) => [
+  /** @type {[Controller[], {id: string, street: string, luminaires: number, power_w: number | null}[]]} */
+  const [controllers, cabinets] = await Promise.all([api.get('/controllers'), api.get('/cabinets')]);
+  const known = new Map(controllers.map(controller => [controller.id, controller]));
+  const rows = cabinets.map(({id, street, luminaires, power_w: watts}) => [
     to('cabinets', id), street || '–', link(known.get(id)), figure(span(known.get(id)?.age_s)),
-    figure(watts.has(id) ? `${number(watts.get(id) / 1000, 2)} kW` : '–'), figure(number(lamps.get(id) ?? 0)), rollout(known.get(id))]);
+    figure(watts === null ? '–' : quantity(watts / 1000, 'kW', 2)), figure(number(luminaires)), rollout(known.get(id))]);
   return [table(t('view-cabinets'), ['cabinet', 'col-where', 'connection', 'data-age', 'power', 'luminaires', 'programme-state'].map(word => t(word)), rows)];
 }
 
@@ -75,7 +70,7 @@ async function one() {
     make('p', {}, link(known), ` · ${t('data-age')}: ${span(known?.age_s)} · ${t('programme-state')}: `, rollout(known)),
     balance(found), ...contacts(found.contacts), strip(lamps),
     make('p', {}, make('a', {href: '#/alarms'}, t('alarms-of', {count: alarms.items.length}))),
-    ...found.meters.map(phases), ...timeline(week.items), ...commands(overrides, lamps),
+    ...found.meters.map(phases), ...timeline(week.items), ...commands(overrides),
     make('h3', {}, t('luminaires')),
     table(t('luminaires'), [t('luminaire'), t('commanded'), t('actual'), t('power'), t('burning'), t('at-time')], lamps.map(lampLine)),
   ];
@@ -146,12 +141,9 @@ function timeline(alarms) {
   return [make('h3', {}, t('week')), lines.length ? make('ul', {className: 'timeline', 'aria-label': t('week')}, ...lines, days) : make('p', {className: 'hint'}, t('week-calm'))];
 }
 
-/** Levels by hand of the last day that reach the cabinet. @param {any[]} overrides @param {any[]} lamps */
-function commands(overrides, lamps) {
-  const mine = new Set(lamps.map(lamp => lamp.device)), streets = new Set(city.luminaires.street.filter((_, i) => city.luminaires.cabinet[i] === about));
-  const reaches = (/** @type {any} */ {target: {kind, id}}) => kind === 'city' || (kind === 'cabinet' && id === about)
-    || (kind === 'luminaire' && id.split(',').some((/** @type {string} */ name) => mine.has(name))) || (kind === 'street' && streets.has(id));
-  const rows = overrides.filter(reaches).slice(0, 10).map(one => [moment(one.start), t(`target-${one.target.kind}`, {id: one.target.id, name: one.target.id}),
+/** Levels by hand of the last day that reach the cabinet. @param {any[]} overrides */
+function commands(overrides) {
+  const rows = overrides.filter(one => one.cabinets.includes(about)).slice(0, 10).map(one => [moment(one.start), t(`target-${one.target.kind}`, {id: one.target.id, name: one.target.id}),
     figure(percent(one.level)), moment(one.end), one.who, one.reason || '–',
     make('b', {className: `state-${one.state}`}, t(`override-${one.state}`, {count: one.diverged.length}))]);
   if (!rows.length) return [];
