@@ -20,6 +20,7 @@ from duha_backend.api import (
     nights,
     now,
     overrides,
+    plans,
     problems,
     rain,
     runoff,
@@ -69,7 +70,13 @@ def _routes(*, whole: bool = True) -> FastAPI:
     if whole:
         rooms += [now.router, kept.router, stock.router]
         rooms += [overrides.router, nights.router, alarms.router, energy.router]
-        rooms += [documents.router, rain.router, runoff.router, models.router]
+        rooms += [
+            documents.router,
+            plans.router,
+            rain.router,
+            runoff.router,
+            models.router,
+        ]
     for room in (*rooms, _nothing):
         app.include_router(room)
     return app

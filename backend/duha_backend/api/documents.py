@@ -130,36 +130,6 @@ class CalendarIn(_In):
     rules: list[RuleIn] = Field([], max_length=200)
 
 
-class PlanIn(BaseModel):
-    """Programmes and calendars by id that are to hold together."""
-
-    model_config = ConfigDict(extra="forbid")
-    programmes: dict[str, ProgrammeIn] = Field({}, max_length=100)
-    calendars: dict[str, CalendarIn] = Field({}, max_length=100)
-
-    def documents(self) -> list[Programme | Calendar]:
-        """What it holds."""
-        return [
-            _converted({"id": name, **body.model_dump(mode="json")}, kind)
-            for kind, given in (
-                (Programme, self.programmes),
-                (Calendar, self.calendars),
-            )
-            for name, body in given.items()
-        ]
-
-
-class PublishIn(PlanIn):
-    """A plan, and what it replaces."""
-
-    etags: dict[str, str] = Field(
-        {},
-        description="By ``programmes/ID`` or ``calendars/ID``: the ETag of what is replaced,"
-        ' "" for what is new; without one whatever is there.',
-        examples=[{"programmes/weekend": "", "calendars/city": "5f3c"}],
-    )
-
-
 class GroupIn(_In):
     """Luminaires by name, or by a rule over fields of the inventory."""
 
@@ -374,13 +344,13 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
         if_match: IfMatch = None, dry_run: DryRun = False,
     ) -> dict[str, Any]:  # fmt: skip
         raw = {"id": name, **body.model_dump(mode="json")}  # type: ignore[attr-defined]
-        document = _converted(raw, kind)
+        document = converted(raw, kind)
         before = await asyncio.to_thread(services.registry.find, kind, name)
         await asyncio.to_thread(
             services.desk.save, document, who.name, tag_of(if_match), dry_run=dry_run
         )
         if not dry_run:
-            await _note(services, who, word, name, before, document)
+            await note(services, who, word, name, before, document)
             await services.control.settle()
         response.headers["ETag"] = f'"{tag(document)}"'
         return msgspec.to_builtins(document)  # type: ignore[no-any-return]
@@ -396,7 +366,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
         await asyncio.to_thread(
             services.desk.drop, kind, name, who.name, tag_of(if_match)
         )
-        await _note(services, who, f"delete {word}", name, before, None)
+        await note(services, who, f"delete {word}", name, before, None)
         await services.control.settle()
 
 
@@ -413,27 +383,6 @@ _room("rain-rules", RainRules, RainRulesIn, "rain rules")
 _room("catchments", Catchment, CatchmentIn, "catchment")
 _room("watches", Watch, WatchIn, "watch")
 _room("design-rain", DesignRain, DesignRainIn, "design rain table")
-
-
-@router.post("/plan", dependencies=ENGINEER)
-async def publish(
-    body: PublishIn, services: S, who: Who, dry_run: DryRun = False
-) -> dict[str, str]:
-    """Store programmes and calendars together: all or none, judged as they will stand.
-
-    The new ETags, by ``programmes/ID`` and ``calendars/ID``. What would leave a street dark is refused (422), and so is a plan
-    of which somebody else has changed a part since (412).
-    """
-    documents = body.documents()
-    before = await asyncio.to_thread(_found, services, documents)
-    given = [(document, body.etags.get(_path(document))) for document in documents]
-    await asyncio.to_thread(services.desk.publish, given, who.name, dry_run=dry_run)
-    if not dry_run:
-        for old, document in zip(before, documents, strict=True):
-            word = type(document).__name__.lower()
-            await _note(services, who, word, document.id, old, document)
-        await services.control.settle()
-    return {_path(document): tag(document) for document in documents}
 
 
 @router.get("/assignments")
@@ -483,28 +432,11 @@ def tag_of(if_match: str | None) -> str | None:
     return if_match.strip().removeprefix("W/").strip('"')
 
 
-def _path(document: Programme | Calendar) -> str:
-    """A programme and a calendar may have one id: their room tells them apart."""
-    return f"{type(document).__name__.lower()}s/{document.id}"
-
-
-def _found(
-    services: Services, documents: list[Programme | Calendar]
-) -> list[Programme | Calendar | None]:
-    """What stands now where documents are to stand."""
-    find = services.registry.find
-    return [
-        find(Programme, one.id)
-        if isinstance(one, Programme)
-        else find(Calendar, one.id)
-        for one in documents
-    ]
-
-
-async def _note(
+async def note(
     services: Services, who: Who, action: str, name: str,
     before: msgspec.Struct | None, after: msgspec.Struct | None,
 ) -> None:  # fmt: skip
+    """Write a change into the audit log, with what was there before."""
     texts = [
         "" if document is None else msgspec.json.encode(document).decode()
         for document in (before, after)
@@ -513,7 +445,8 @@ async def _note(
     await record(services, who, action, name, detail, before=texts[0], after=texts[1])
 
 
-def _converted(raw: dict[str, Any], kind: type[Any]) -> Any:
+def converted(raw: dict[str, Any], kind: type[Any]) -> Any:
+    """A document of what came over the API; raises Invalid with what cannot be."""
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:

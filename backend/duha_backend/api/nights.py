@@ -8,8 +8,9 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from duha_backend.api.documents import PlanIn, ProgrammeIn
+from duha_backend.api.documents import ProgrammeIn
 from duha_backend.api.overrides import TargetIn
+from duha_backend.api.plans import PlanIn
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, iso, to_ms
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import LuminaireType
