@@ -15,7 +15,7 @@ test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "system and not drill" $(ARGS)
 	$(BIN)/pytest -q -m drill $(ARGS)
 
-quick: .venv/.dev  ## the tests that need no outside server, side by side: under a minute
+quick: .venv/.dev  ## the fast tests, side by side
 	$(BIN)/pytest -q -n 4 -m "not system" $(ARGS)
 
 check: .venv/.dev  ## format, lint, types (of the page, too), arrows between rooms

@@ -297,6 +297,45 @@ def test_a_calendar_is_edited_by_two_and_the_first_one_stands(start, browser):
     assert one.troubles == []
 
 
+def test_a_plan_that_is_begun_waits_in_either_language(start, browser):
+    town = start(*SMALL, "--now")
+    tab = Tab(browser, town, "en-GB")
+    tab.open(town.token)
+    page = tab.page
+    go(tab, "plan")
+    page.locator("#view").get_by_label("Level 3").fill("75")
+    page.get_by_role("button", name="Čeština").click()
+    expect(page.locator("#view h2")).to_have_text("Plán stmívání")
+    expect(page.locator("#view").get_by_label("Úroveň 3")).to_have_value("75")
+    go(tab, "health")
+    expect(page.locator("#view h2")).to_have_text("Stav systému")
+    go(tab, "plan")
+    expect(page.locator("#view").get_by_label("Úroveň 3")).to_have_value("75")
+    page.get_by_role("button", name="Zahodit změny").click()
+    expect(page.locator("#view").get_by_label("Úroveň 3")).to_have_value("40")
+    assert tab.troubles == []
+
+
+def test_a_view_or_a_lamp_that_cannot_be_had_says_so(start, browser):
+    town = start(*SMALL, "--now")
+    tab = Tab(browser, town, "en-GB")
+    tab.open(town.token)
+    page = tab.page
+    page.route("**/views/energy.js", lambda route: route.abort())
+    page.evaluate("() => { location.hash = '#/energy'; }")
+    expect(page.locator("#view .error")).to_contain_text("energy.js")
+    page.unroute_all()
+    down = {"status": 503, "json": {"detail": "the registry cannot be reached"}}
+    page.route("**/api/v1/luminaires/*", lambda route: route.fulfill(**down))
+    go(tab, "luminaire/RVO-001-L002")
+    expect(page.locator("#detail .error")).to_contain_text("the registry cannot")
+    page.unroute_all()
+    expect(page.locator("#detail .levels dd")).to_have_count(3, timeout=10_000)
+    page.locator("#detail summary").first.focus()
+    page.wait_for_timeout(4500)  # two more looks at the lamp
+    expect(page.locator("#detail summary").first).to_be_focused()
+
+
 def test_on_paper_there_is_a_light_page_without_tools(start, browser, tmp_path):
     town = start(*SMALL, "--now")
     tab = Tab(browser, town, "cs-CZ")

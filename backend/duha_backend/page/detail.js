@@ -10,7 +10,7 @@ const box = $('#detail'), EVERY_MS = 2000, HISTORY_MS = 15_000;
 const COUNTERS = [
   ['energy_wh', 'Wh', 0], ['burning_h', 'h', 1], ['switch_ons', '', 0], ['driver_temperature_c', '°C', 1], ['voltage_v', 'V', 1], ['current_a', 'A', 3],
   ['power_factor', '', 2], ['power_on_level_pct', '%', 0], ['system_failure_level_pct', '%', 0]];
-const counted = make('details', {}, make('summary'), make('dl', {className: 'counters'}));
+const current = make('div'), counted = make('details', {}, make('summary'), make('dl', {className: 'counters'}));
 const day = make('details', {}, make('summary'), make('div', {className: 'small-chart'}));
 let shown = '', asked = -Infinity, asking = 0;
 /** @type {any} */
@@ -20,7 +20,19 @@ let history = null;
 export async function show(id) {
   history = null;  // who looks again sees what is new
   shown = id;
-  await refresh(true);
+  try {
+    await refresh(true);
+  } catch (error) {
+    put(make('h2', {}, id), make('p', {className: 'error', role: 'alert'}, error instanceof Error ? error.message : String(error)));
+  }
+}
+
+/** What is shown above the parts that open; who is there by keyboard stays there. @param {...HTMLElement} parts */
+function put(...parts) {
+  const link = current.contains(document.activeElement);
+  current.replaceChildren(...parts);
+  if (!current.isConnected) box.replaceChildren(current, day, counted);
+  if (link) current.querySelector('a')?.focus();
 }
 
 export async function refresh(now = false) {
@@ -60,7 +72,7 @@ function render(found) {
   $('summary', counted).textContent = t('counters');
   $('dl', counted).replaceChildren(...COUNTERS.filter(([name]) => values[name] !== null && values[name] !== undefined)
     .flatMap(([name, unit, digits]) => [make('dt', {}, t(`counter-${name}`)), make('dd', {}, quantity(values[name], unit, digits))]));
-  box.replaceChildren(title, levels, why, facts, failures(), day, counted);
+  put(title, levels, why, facts, failures());
 }
 
 function failures() {

@@ -93,7 +93,9 @@ export function field(word, input) {
  */
 export function choice(names, now, word, chosen) {
   const made = make('select', {}, ...names.map(name => new Option(word(name), name, false, name === now)));
-  made.addEventListener('change', () => chosen(made.value));
+  made.addEventListener('change', async () => {
+    try { await chosen(made.value); } catch (error) { complain(made, error); }
+  });
   return made;
 }
 

@@ -38,34 +38,37 @@ export function begin(theCity, onLamp) {
 
 /** Draw the view of the address anew; the map is the view without a name. @param {boolean} focus */
 export async function go(focus) {
-  const {name, about} = address(), mine = ++drawing, view = await VIEWS[name]?.();
-  if (mine !== drawing) return;  // somebody has gone elsewhere meanwhile
-  shown = view ?? null;
-  main.hidden = Boolean(view);
-  box.hidden = !view;
-  label();
-  if (view) await draw(view, about, focus);
-  else if (name === 'luminaire') pickLamp(about);
-}
-
-/** @param {View} view @param {string} about @param {boolean} focus */
-async function draw(view, about, focus) {
-  const body = make('div'), mine = drawing;
+  const {name, about} = address(), bring = VIEWS[name], mine = ++drawing, body = make('div');
+  /** @type {View | null} */
+  let view = null;
   try {
-    await view.show(body, about, city);
+    view = bring ? await bring() : null;
+    if (mine !== drawing) return;  // somebody has gone elsewhere meanwhile
+    turnTo(view, Boolean(bring));
+    await view?.show(body, about, city);
   } catch (error) {
     if (isStatus(error, 401)) return location.reload();
+    if (mine === drawing) turnTo(view, true);
     body.replaceChildren(make('p', {className: 'error', role: 'alert'}, error instanceof Error ? error.message : String(error)));
   }
   if (mine !== drawing) return;
+  if (!bring) return name === 'luminaire' ? pickLamp(about) : undefined;
   box.replaceChildren(body);
   if (focus) box.focus();
+}
+
+/** @param {View | null} view @param {boolean} named whether it is another than the map */
+function turnTo(view, named) {
+  shown = view;
+  main.hidden = named;
+  box.hidden = !named;
+  label();
 }
 
 /** What the view that is shown asks for again and again. */
 export async function refresh() { await shown?.refresh?.(); }
 
-export const onMap = () => shown === null;
+export const onMap = () => !main.hidden;
 
 /** The links to all views, in the language of now. */
 export function label() {

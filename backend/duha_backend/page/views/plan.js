@@ -27,7 +27,7 @@ let programme = '', calendar = '', checked = '', published = false, asked = 0;
 
 /** @type {import('../types.js').View['show']} */
 export async function show(body, about) {
-  await load();
+  if (!begun()) await load();  // what somebody has begun waits for them, in either language
   [checked, published] = ['', false];
   body.append(make('h2', {}, t('view-plan')));
   const ids = Object.keys(draft.programmes), calendars = Object.keys(draft.calendars);
@@ -138,6 +138,9 @@ function proposal() {
   }
   return found;
 }
+
+/** Whether something is changed and not published. */
+const begun = () => { const {programmes, calendars} = proposal(); return Object.keys(programmes).length + Object.keys(calendars).length > 0; };
 
 // -- the two steps ---------------------------------------------------------------------------
 

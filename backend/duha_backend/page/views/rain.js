@@ -116,7 +116,7 @@ function slider() {
     const depths = found.depth_mm.filter((/** @type {number | null} */ mm) => mm !== null);
     said.textContent = `${t('rain-field-said', {time: clock(Date.parse(found.until))})}: ${quantity(Math.min(...depths), 'mm', 1)} – ${quantity(Math.max(...depths), 'mm', 1)}`;
   };
-  back.addEventListener('change', look);
+  back.addEventListener('change', () => look().catch(error => { said.textContent = error.message; }));
   return make('div', {className: 'field-box'}, canvas, field(t('field-time', {hours: FIELD_HOURS}), back), said, button(t('field-show'), look));
 }
 
