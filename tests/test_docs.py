@@ -118,7 +118,7 @@ def test_the_page_asks_at_once_for_every_module_that_it_begins_with():
         )
         waiting += [path.parent / one for one in named]
     html = (folder / "index.html").read_text("utf-8")
-    asked = set(re.findall(r'rel="modulepreload" href="([^"]+)"', html))
+    asked = set(re.findall(r'="module(?:preload)?" (?:href|src)="([^"]+)"', html))
     own = {name for name in asked if not name.startswith("vendor/fluent/")}
     assert own | {"vendor/fluent/index.js"} == found
     assert "vendor/fluent/index.js" in asked

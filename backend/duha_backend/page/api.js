@@ -1,4 +1,6 @@
 // The backend's API; errors carry the sentence of its problem document.
+import {answers} from './early.js';
+
 const ROOT = '/api/v1';
 
 export class ApiError extends Error {
@@ -10,7 +12,7 @@ export class ApiError extends Error {
 export const isStatus = (error, status) => error instanceof ApiError && error.status === status;
 
 /** What early.js has asked for already; each answer is taken once. @type {Record<string, Promise<Response>>} */
-let early = /** @type {import('./types.js').Early} */ (window).duhaEarly ?? {};
+let early = {...answers};
 
 /** @param {string} path */
 function takeEarly(path) {

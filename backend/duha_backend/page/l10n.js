@@ -1,20 +1,19 @@
 // Czech and English from Fluent files; numbers and times from the browser's Intl.
 import {FluentBundle, FluentResource} from './vendor/fluent/index.js';
+import * as early from './early.js';
 
-const LANGUAGES = ['cs', 'en'];
 /** @type {Map<string, FluentBundle>} */
 const bundles = new Map();
 /** @type {string} */
-export let language = LANGUAGES.includes(localStorage.language)
-  ? localStorage.language : navigator.language?.startsWith('en') ? 'en' : 'cs';
+export let language = early.language;
 let zone = 'Europe/Prague';
 
 /** Bring the words of the language of now. */
 export async function load() {
   if (bundles.has(language)) return;
-  const name = language, text = await (await fetch(`locales/${name}.ftl`)).text();
+  const name = language, answer = await (name === early.language ? early.words : early.askForWords(name));
   const bundle = new FluentBundle(name, {useIsolating: false});
-  bundle.addResource(new FluentResource(text));
+  bundle.addResource(new FluentResource(await answer.text()));
   bundles.set(name, bundle);
 }
 
@@ -30,7 +29,7 @@ export function t(id, args = {}) {
 /** Whether there are words of this id. @param {string} id */
 export const has = id => Boolean(bundles.get(language)?.hasMessage(id));
 
-export function other() { return LANGUAGES.find(name => name !== language) ?? language; }
+export function other() { return early.LANGUAGES.find(name => name !== language) ?? language; }
 
 export function switchLanguage() {
   language = other();

@@ -18,9 +18,4 @@
  * @typedef {{show: (body: HTMLElement, about: string, city: City) => Promise<void>, refresh?: () => Promise<void>}} View
  */
 
-/**
- * @typedef {object} Early
- * @property {Record<string, Promise<Response>>} [duhaEarly] what early.js has asked for
- */
-
 export {};
