@@ -11,8 +11,8 @@ demo: .venv/.demo  ## a simulated city, live in the browser (ARGS="--cabinets 8 
 	@exec $(BIN)/duha demo $(ARGS)
 
 test: .venv/.dev tools  ## all tests, with real servers; installs them with apt-get where it may
-	$(BIN)/pytest -q -n 2 -m "not system" $(ARGS)
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "system and not drill" $(ARGS)
+	$(BIN)/pytest -q -n 3 -m "not system" $(ARGS)
+	$(BIN)/pytest -q -n 3 --dist worksteal -m "system and not drill" $(ARGS)
 	$(BIN)/pytest -q -m drill $(ARGS)
 
 quick: .venv/.dev  ## the fast tests, side by side
