@@ -2,12 +2,16 @@
 
 import json
 import re
+import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from docs import generate
 
 from duha_backend.alarms.kinds import KINDS
+from duha_backend.lighting.refusals import SENTENCES
+from duha_contract.programmes import Input
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -92,6 +96,8 @@ def test_both_languages_say_the_same_things_and_the_page_uses_them_all():
         "span-",
         "by-",
         "gauge-",
+        "refusal-",
+        "input-",
     )  # put together at run time
     unused = {
         i
@@ -122,6 +128,27 @@ def test_the_page_asks_at_once_for_every_module_that_it_begins_with():
     own = {name for name in asked if not name.startswith("vendor/fluent/")}
     assert own | {"vendor/fluent/index.js"} == found
     assert "vendor/fluent/index.js" in asked
+
+
+@pytest.mark.parametrize("language", ["cs", "en"])
+def test_what_a_plan_is_refused_for_has_words_on_the_page(language):
+    folder = ROOT / "backend" / "duha_backend" / "page" / "locales"
+    words = dict(
+        re.findall(
+            r"^([\w-]+) = (.*)$",
+            (folder / f"{language}.ftl").read_text("utf-8"),
+            re.MULTILINE,
+        )
+    )
+    fields = {
+        name: {field for _, field, *_ in string.Formatter().parse(text) if field}
+        for name, (_, text) in SENTENCES.items()
+    }
+    said = {
+        name: set(re.findall(r"\$(\w+)", words[f"refusal-{name}"])) for name in fields
+    }
+    assert said == fields
+    assert {f"input-{name}" for name in get_args(Input)} <= set(words)
 
 
 def test_every_alarm_has_words_on_the_page():

@@ -12,6 +12,8 @@
   - StoreDown    the readings store cannot do it now
 """
 
+from typing import Any
+
 
 class BackendError(Exception):
     """Something that the caller is told in one sentence."""
@@ -48,13 +50,15 @@ class Refused(Invalid):
 
     Parameters
     ----------
-    reasons : list of str
-        Each names programme, rule, what would happen and the next nights.
+    refusals : list of dict
+        Each names calendar, programme, rule, what would happen and the next nights, in
+        parts and as a `message`.
     """
 
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
+    def __init__(self, refusals: list[dict[str, Any]]) -> None:
+        self.refusals = refusals
+        self.reasons = [f"calendar {r['calendar']}: {r['message']}" for r in refusals]
+        super().__init__("; ".join(self.reasons))
 
 
 class NotAllowed(BackendError):  # noqa: N818

@@ -325,8 +325,12 @@ async def test_a_calendar_that_would_leave_a_street_dark_is_refused_with_nights(
             "/programmes/p", json=gap, params={"dry_run": dry_run}
         )
         assert answer.status_code == 422
-        (reason,) = answer.json()["reasons"]
+        (reason,), (parts,) = answer.json()["reasons"], answer.json()["refusals"]
         assert "no light from 02:00" in reason
+        assert (parts["calendar"], parts["programme"], parts["rule"]) == ("c", "p", 0)
+        assert (parts["code"], parts["sentence"]) == ("dark", "no-light")
+        assert parts["values"] == {"at": "02:00"}
+        assert len(parts["nights"]) == 3
         assert reason.count("-") >= 6  # three dates
     (programme,) = await api.ask("GET", "/programmes")
     assert programme["steps"][1]["at"] == "sunrise"

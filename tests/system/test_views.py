@@ -152,6 +152,39 @@ def test_a_cabinet_goes_away_is_seen_acknowledged_assigned_and_put_aside(
     assert tab.troubles == []
 
 
+def test_what_is_wrong_with_a_plan_is_said_in_czech_and_shown_in_its_field(
+    town, browser
+):
+    tab = Tab(browser, town, "cs-CZ")
+    tab.open(town.token)
+    go(tab, "plan")
+    view = tab.page.locator("#view")
+    check = tab.page.get_by_role("button", name="1. Zkontrolovat")
+    level, at = view.get_by_label("Úroveň 3"), view.get_by_label("od 3", exact=True)
+    level.fill("20")
+    check.click()
+    error = view.locator(".error")
+    expect(error).to_contain_text("jen 20 %, třída osvětlení žádá 40 %")
+    expect(error).to_contain_text("Nejbližší noci: ")
+    level.fill("120")
+    check.click()
+    expect(error).to_have_text(
+        "Úroveň 3: „120“ tu stát nemůže, zadejte například 0–100"
+    )
+    expect(level).to_be_focused()
+    level.fill("45.5")
+    was = at.input_value()
+    at.fill("25:00")
+    check.click()
+    expect(error).to_contain_text("„25:00“ tu stát nemůže, zadejte například 22:30")
+    expect(at).to_be_focused()
+    clean(tab, "plan")
+    at.fill(was)
+    check.click()
+    expect(view.locator("[role=status]").first).to_contain_text("v pořádku")
+    assert all("422" in text for text in tab.troubles), tab.troubles
+
+
 def test_tonight_is_planned_published_and_seen_applied_and_two_do_not_collide(
     town, browser
 ):

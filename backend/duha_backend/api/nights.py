@@ -72,7 +72,7 @@ async def check_calendar(name: str, services: S) -> list[dict[str, Any]]:
     found = await asyncio.to_thread(
         services.desk.refusals, wanted, wanted.calendars[name]
     )
-    return [refusal._asdict() | {"message": str(refusal)} for refusal in found]
+    return [refusal.told() for refusal in found]
 
 
 def _preview(services: S, body: PreviewIn) -> tuple[Preview, Tariff]:

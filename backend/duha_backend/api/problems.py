@@ -31,7 +31,9 @@ def _problem(status: int, detail: str, **more: Any) -> JSONResponse:
 
 
 async def _backend_error(_: Request, error: Exception) -> JSONResponse:
-    more = {"reasons": error.reasons} if isinstance(error, Refused) else {}
+    more: dict[str, Any] = {}
+    if isinstance(error, Refused):
+        more = {"reasons": error.reasons, "refusals": error.refusals}
     return _problem(getattr(error, "status", 500), str(error), **more)
 
 

@@ -309,7 +309,7 @@ class Desk:
     def _refuse_darkness(self, wanted: Wanted, names: Iterable[str | None]) -> None:
         """Raise Refused when one of some calendars would darken a street."""
         found = [
-            f"calendar {name}: {refusal}"
+            {"calendar": name, **refusal.told()}
             for name in names
             if (calendar := wanted.calendars.get(name or "")) is not None
             for refusal in self.refusals(wanted, calendar)

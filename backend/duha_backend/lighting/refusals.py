@@ -8,7 +8,7 @@ which it would happen.
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from duha_contract.lighting import Sun
@@ -28,19 +28,57 @@ Code = Literal[
 ]  # fmt: skip
 
 
+SENTENCES: Mapping[str, tuple[Code, str]] = {
+    "no-light": ("dark", "no light from {at} although it is dark"),
+    "below-class": (
+        "below_class", "{level:g} % from {at}, the lighting class needs {least:g} %",
+    ),
+    "lowers": (
+        "below_class", "{input} lowers to {level:g} %, the lighting class needs {least:g} %",
+    ),
+    "by-day": ("lit_by_day", "light at {at} although it is day"),
+    "order": ("contradiction", "step {step} ({at}) comes before step {other} ({other_at})"),
+    "at-once": (
+        "contradiction", "steps {step} and {other} both begin at {at} with other levels",
+    ),
+    "switches": ("switches", "lamps are switched on {count} times a night"),
+    "no-programme": ("unknown_programme", "there is no programme {name!r}"),
+}  # fmt: skip
+"""What can be wrong, in English; the page has the same sentences in its languages."""
+Values = Mapping[str, str | float]
+Wrong = tuple[str, Values]
+"""A sentence by its name, and what stands in it."""
+
+
 class Refusal(NamedTuple):
     """Why a calendar cannot be in force: programme, rule (0: default), next nights."""
 
-    code: Code
+    sentence: str
+    values: Values
     programme: str
     rule: int
-    detail: str
     nights: tuple[dt.date, ...]
+
+    @property
+    def code(self) -> Code:
+        """The kind of what is wrong."""
+        return SENTENCES[self.sentence][0]
+
+    @property
+    def detail(self) -> str:
+        """What is wrong, in English."""
+        return SENTENCES[self.sentence][1].format_map(self.values)
 
     def __str__(self) -> str:
         where = f"rule {self.rule}" if self.rule else "default"
         nights = ", ".join(night.isoformat() for night in self.nights)
         return f"{self.programme} ({where}): {self.detail}; next: {nights}"
+
+    def told(self) -> dict[str, Any]:
+        """For whoever asks by the API: in English, and in parts for other languages."""
+        nights = [night.isoformat() for night in self.nights]
+        more = {"code": self.code, "detail": self.detail, "message": str(self)}
+        return {**self._asdict(), **more, "nights": nights}
 
 
 def refusals(
@@ -70,26 +108,27 @@ def refusals(
     list of Refusal
         Empty for a calendar that may be used.
     """
-    found: dict[tuple[Code, str, int], tuple[str, list[dt.date]]] = {}
+    found: dict[tuple[Code, str, int], tuple[Wrong, list[dt.date]]] = {}
     for number in range(NIGHTS):
         date = since + dt.timedelta(days=number)
         rule = calendar.rule_of(date) or 0
         name = calendar.programme_of(date)
-        for code, detail in _night(programmes.get(name), name, sun, date, least):
-            _, nights = found.setdefault((code, name, rule), (detail, []))
+        for wrong in _night(programmes.get(name), name, sun, date, least):
+            code, _ = SENTENCES[wrong[0]]
+            _, nights = found.setdefault((code, name, rule), (wrong, []))
             nights.append(date)
     return [
-        Refusal(code, name, rule, detail, tuple(nights[:SHOWN]))
-        for (code, name, rule), (detail, nights) in found.items()
+        Refusal(*wrong, name, rule, tuple(nights[:SHOWN]))
+        for (_, name, rule), (wrong, nights) in found.items()
     ]
 
 
 def _night(
     programme: Programme | None, name: str, sun: Sun, date: dt.date, least: float
-) -> Iterable[tuple[Code, str]]:
+) -> Iterable[Wrong]:
     """What is wrong with one night."""
     if programme is None:
-        yield "unknown_programme", f"there is no programme {name!r}"
+        yield "no-programme", {"name": name}
         return
     parts = segments(programme, sun.place, date)
     for check in (_dark, _day):
@@ -105,7 +144,7 @@ def _dark(
     sun: Sun,
     date: dt.date,
     least: float,
-) -> Iterable[tuple[Code, str]]:
+) -> Iterable[Wrong]:
     """Gaps, and light below the class, while the street is dark."""
     night = sun.night(date)
     if night is None:
@@ -122,15 +161,10 @@ def _dark(
             lowest, when = level, a
     meant = programme.part_night and least <= 0
     if lowest <= 0 and not meant:
-        yield "dark", f"no light from {_clock(sun, when)} although it is dark"
+        yield "no-light", {"at": _clock(sun, when)}
     elif lowest < least - 1e-9:
-        yield (
-            "below_class",
-            (
-                f"{lowest:.0f} % from {_clock(sun, when)}, the lighting class needs"
-                f" {least:.0f} %"
-            ),
-        )
+        figures = {"level": round(lowest, 1), "least": round(least, 1)}
+        yield "below-class", {"at": _clock(sun, when), **figures}
 
 
 def _day(
@@ -139,7 +173,7 @@ def _day(
     sun: Sun,
     date: dt.date,
     _least: float,
-) -> Iterable[tuple[Code, str]]:
+) -> Iterable[Wrong]:
     """Lamps that burn by day."""
     night = sun.night(date)
     if night is None:
@@ -151,36 +185,23 @@ def _day(
         after = part.end - max(part.start, night.sunrise + DAY_S)
         if before > 0 or after > 0:
             when = part.start if before > 0 else max(part.start, night.sunrise + DAY_S)
-            yield "lit_by_day", f"light at {_clock(sun, when)} although it is day"
+            yield "by-day", {"at": _clock(sun, when)}
             return
 
 
-def _contradictions(
-    programme: Programme, sun: Sun, date: dt.date
-) -> Iterable[tuple[Code, str]]:
+def _contradictions(programme: Programme, sun: Sun, date: dt.date) -> Iterable[Wrong]:
     """Steps that come in another order than they are written, or at once."""
     for one, other in pairwise(plan(programme, sun.place, date)):
+        steps: Values = {"step": one.number, "other": other.number}
         if other.number < one.number:
-            yield (
-                "contradiction",
-                (
-                    f"step {one.number} ({one.step.at}) comes before step {other.number}"
-                    f" ({other.step.at})"
-                ),
-            )
+            yield "order", {**steps, "at": one.step.at, "other_at": other.step.at}
             return
         if one.t == other.t and one.step.level != other.step.level:
-            yield (
-                "contradiction",
-                (
-                    f"steps {one.number} and {other.number} both begin at"
-                    f" {_clock(sun, one.t)} with other levels"
-                ),
-            )
+            yield "at-once", {**steps, "at": _clock(sun, one.t)}
             return
 
 
-def _switches(parts: Iterable[Segment]) -> Iterable[tuple[Code, str]]:
+def _switches(parts: Iterable[Segment]) -> Iterable[Wrong]:
     """How often lamps are switched on in a night."""
     ends = [
         value if part.lit else 0.0
@@ -189,21 +210,16 @@ def _switches(parts: Iterable[Segment]) -> Iterable[tuple[Code, str]]:
     ]
     ons = sum(a <= 0 < b for a, b in pairwise([0.0, *ends]))
     if ons > MOST_SWITCH_ONS:
-        yield "switches", f"lamps are switched on {ons} times a night"
+        yield "switches", {"count": ons}
 
 
-def _lowering(programme: Programme, least: float) -> Iterable[tuple[Code, str]]:
+def _lowering(programme: Programme, least: float) -> Iterable[Wrong]:
     """Adaptive inputs that lower the light below the class."""
     for effect in programme.effects:
         lowers = effect.operation in {"min", "set"} and effect.level is not None
         if lowers and effect.level is not None and effect.level < least - 1e-9:
-            yield (
-                "below_class",
-                (
-                    f"{effect.on} lowers to {effect.level:.0f} %, the lighting class needs"
-                    f" {least:.0f} %"
-                ),
-            )
+            figures = {"level": round(effect.level, 1), "least": round(least, 1)}
+            yield "lowers", {"input": effect.on, **figures}
 
 
 def _clock(sun: Sun, t: float) -> str:

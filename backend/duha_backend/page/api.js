@@ -3,9 +3,11 @@ import {answers} from './early.js';
 
 const ROOT = '/api/v1';
 
+/** @typedef {{detail: string, refusals?: import('./views/refusals.js').Refusal[]}} Problem of RFC 9457 */
+
 export class ApiError extends Error {
-  /** @param {number} status @param {string} detail */
-  constructor(status, detail) { super(detail); this.status = status; }
+  /** @param {number} status @param {Problem} problem */
+  constructor(status, problem) { super(problem.detail); this.status = status; this.problem = problem; }
 }
 
 /** Whether an error is the backend's, of a status. @param {unknown} error @param {number} status */
@@ -29,9 +31,9 @@ async function ask(method, path, body, etag) {
   const answer = await (takeEarly(path) ?? fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)}));
   if (answer.ok) return answer;
   early = {};  // nobody was signed in then
-  let detail = answer.statusText;
-  try { detail = (await answer.json()).detail ?? detail; } catch { /* not a problem document */ }
-  throw new ApiError(answer.status, detail);
+  const problem = {detail: answer.statusText};
+  try { Object.assign(problem, await answer.json()); } catch { /* not a problem document */ }
+  throw new ApiError(answer.status, problem);
 }
 
 /** @param {string} path @returns {Promise<any>} */

@@ -459,3 +459,16 @@ strip-said = { $count ->
    *[other] { $count } svítidel, z toho se závadou { $bad }
 }
 only-newest = Vypsáno je jen posledních { $count }.
+refusal = Kalendář { $calendar }, program { $programme } ({ $where }): { $what }. Nejbližší noci: { $nights }
+refusal-no-light = od { $at } nic nesvítí, ačkoli je tma
+refusal-below-class = od { $at } jen { $level }, třída osvětlení žádá { $least }
+refusal-lowers = vstup { $input } sníží světlo na { $level }, třída osvětlení žádá { $least }
+refusal-by-day = v { $at } se svítí, ačkoli je den
+refusal-order = krok { $step } ({ $at }) přichází dřív než krok { $other } ({ $other_at })
+refusal-at-once = kroky { $step } a { $other } začínají oba v { $at }, každý s jinou úrovní
+refusal-switches = za noc se rozsvěcuje { $count }krát, světelné zdroje tím trpí
+refusal-no-programme = program { $name } není
+input-wet_road = mokrá vozovka
+input-traffic = provoz
+input-motion = pohyb
+field-wrong = { $field }: „{ $value }“ tu stát nemůže, zadejte například { $example }

@@ -448,3 +448,16 @@ strip-said = { $count ->
    *[other] { $count } luminaires, { $bad } of them wrong
 }
 only-newest = Only the newest { $count } are listed.
+refusal = Calendar { $calendar }, programme { $programme } ({ $where }): { $what }. The next nights: { $nights }
+refusal-no-light = no light from { $at } although it is dark
+refusal-below-class = { $level } from { $at }, the lighting class needs { $least }
+refusal-lowers = { $input } lowers the light to { $level }, the lighting class needs { $least }
+refusal-by-day = light at { $at } although it is day
+refusal-order = step { $step } ({ $at }) comes before step { $other } ({ $other_at })
+refusal-at-once = steps { $step } and { $other } both begin at { $at }, with other levels
+refusal-switches = lamps are switched on { $count } times a night, which wears them
+refusal-no-programme = there is no programme { $name }
+input-wet_road = wet road
+input-traffic = traffic
+input-motion = motion
+field-wrong = { $field }: “{ $value }” cannot stand here, try { $example }

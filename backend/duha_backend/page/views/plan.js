@@ -7,6 +7,7 @@ import {button, choice, field, make, table, to} from '../dom.js';
 import {clock, number, percent, t} from '../l10n.js';
 import {rollout} from './cabinets.js';
 import {changes} from './changes.js';
+import {inFull} from './refusals.js';
 import {rules} from './rules.js';
 import {steps} from './steps.js';
 
@@ -149,12 +150,29 @@ async function put(dry) {
   try {
     await api.post(`/plan${dry ? '?dry_run=true' : ''}`, proposal());
   } catch (error) {
-    throw api.isStatus(error, 412) ? new Error(t('edited-meanwhile')) : error;
+    throw error instanceof api.ApiError ? inWords(error) : error;
   }
+}
+
+/** What the backend has against a plan. @param {InstanceType<typeof api.ApiError>} error */
+function inWords(error) {
+  if (error.status === 412) return new Error(t('edited-meanwhile'));
+  const {refusals} = error.problem;
+  return refusals ? new Error(refusals.map(one => inFull(one, draft)).join('\n')) : error;
+}
+
+/** What stands in a field and cannot. */
+function sound() {
+  /** @type {HTMLInputElement[]} */
+  const [wrong] = [parts.calendar, parts.steps].flatMap(part => [...part.querySelectorAll(/** @type {'input'} */ ('input:invalid'))]);
+  if (!wrong) return;
+  wrong.focus();
+  throw new Error(t('field-wrong', {field: wrong.getAttribute('aria-label') ?? '', value: wrong.value, example: wrong.placeholder}));
 }
 
 async function check() {
   say('');
+  sound();
   await put(true);
   await preview();
   checked = JSON.stringify(proposal());
@@ -198,7 +216,7 @@ async function preview() {
   const said = changes(stored, draft);
   parts.changes.replaceChildren(...said.length ? [make('h3', {}, t('changes')), make('ul', {}, ...said.map(words => make('li', {}, words)))] : []);
   const place = make('div');
-  parts.night.replaceChildren(make('h3', {}, t('tonight')), make('p', {}, inWords(then)), place, ...fortnight(then));
+  parts.night.replaceChildren(make('h3', {}, t('tonight')), make('p', {}, nightSaid(then)), place, ...fortnight(then));
   curves(place, mean(now), mean(then));
 }
 
@@ -211,7 +229,7 @@ function mean(found) {
 }
 
 /** @param {any} found */
-function inWords(found) {
+function nightSaid(found) {
   const [night] = found.nights, {total} = found;
   return t('plan-energy', {
     lamps: number(found.courses.reduce((/** @type {number} */ sum, /** @type {any} */ course) => sum + course.luminaires, 0)),

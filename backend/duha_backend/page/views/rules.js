@@ -9,6 +9,7 @@ import {t} from '../l10n.js';
  */
 
 const WEEKDAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
+const NTH = '((-1|[1-5])([\\s,;]+|$))*', DATES = '(\\d{4}-\\d{2}-\\d{2}([\\s,;]+|$))*';
 const HEADS = ['rule', 'programme', 'weekdays', 'nth', 'rule-first', 'rule-last', 'yearly', 'holidays', 'dates', ''];
 
 /**
@@ -54,11 +55,11 @@ function conditions(rule, k, changed) {
   }))));
   return [
     days,
-    input('nth', {value: (rule.nth ?? []).join(', '), size: 4}, field => { rule.nth = list(field.value).map(Number); }),
+    input('nth', {value: (rule.nth ?? []).join(', '), size: 4, placeholder: '1, -1', pattern: NTH}, field => { rule.nth = list(field.value).map(Number); }),
     input('rule-first', {type: 'date', value: rule.first ?? ''}, field => { rule.first = field.value || null; }),
     input('rule-last', {type: 'date', value: rule.last ?? ''}, field => { rule.last = field.value || null; }),
     input('yearly', {type: 'checkbox', checked: Boolean(rule.yearly)}, field => { rule.yearly = field.checked; }),
-    input('holidays', {value: rule.holidays ?? '', size: 3, placeholder: 'CZ'}, field => { rule.holidays = field.value.trim().toUpperCase(); }),
-    input('dates', {value: (rule.dates ?? []).join(', '), size: 12, placeholder: '2026-12-31'}, field => { rule.dates = list(field.value); }),
+    input('holidays', {value: rule.holidays ?? '', size: 3, placeholder: 'CZ', pattern: '\\s*[A-Za-z]{2}\\s*'}, field => { rule.holidays = field.value.trim().toUpperCase(); }),
+    input('dates', {value: (rule.dates ?? []).join(', '), size: 12, placeholder: '2026-12-31', pattern: DATES}, field => { rule.dates = list(field.value); }),
   ];
 }

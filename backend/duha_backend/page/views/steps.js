@@ -8,7 +8,7 @@ import {t} from '../l10n.js';
  * @typedef {{id: string, name: string, etag: string, steps: Step[], active?: Period[], effects?: {on: string, level?: number | null}[], part_night?: boolean}} Programme
  */
 
-const SUN = ['sunset', 'sunrise'];
+const SUN = ['sunset', 'sunrise'], CLOCK = '\\s*([01]\\d|2[0-3]):[0-5]\\d\\s*', MINUTES = '\\s*[+−\\-]?\\d{1,3}\\s*';
 
 /**
  * @param {Programme} programme is changed in place
@@ -21,10 +21,11 @@ export function steps(programme, redraw, changed) {
     made.addEventListener('input', () => { take(made.value); changed(); });
     return made;
   };
+  const upTo = (/** @type {number} */ most) => ({type: 'number', min: '0', max: String(most), step: 'any', placeholder: `0–${most}`, required: true});
   const rows = programme.steps.map((step, k) => [
     moment(step, k + 1, changed),
-    input({type: 'number', min: '0', max: '100', value: String(step.level), 'aria-label': `${t('dim-level')} ${k + 1}`}, value => { step.level = Number(value); }),
-    input({type: 'number', min: '0', max: '3600', value: String(step.fade_s ?? 0), 'aria-label': `${t('step-fade')} ${k + 1}`}, value => { step.fade_s = Number(value); }),
+    input({...upTo(100), value: String(step.level), 'aria-label': `${t('dim-level')} ${k + 1}`}, value => { step.level = Number(value); }),
+    input({...upTo(3600), value: String(step.fade_s ?? 0), 'aria-label': `${t('step-fade')} ${k + 1}`}, value => { step.fade_s = Number(value); }),
     button(t('remove-step'), () => { programme.steps.splice(k, 1); redraw(); }, {'aria-label': `${t('remove-step')} ${k + 1}`}),
   ]);
   const add = button(t('add-step'), () => { programme.steps.push({at: '23:00', level: 50, fade_s: 60}); redraw(); });
@@ -37,11 +38,13 @@ export function steps(programme, redraw, changed) {
 /** The time of a step: by the clock, or by the sun with minutes before or after. @param {Step} step @param {number} number @param {() => void} changed */
 function moment(step, number, changed) {
   const by = SUN.find(name => step.at.startsWith(name)) ?? 'clock';
-  const text = make('input', {value: by === 'clock' ? step.at : String(Number(step.at.slice(by.length)) || 0), size: 8, 'aria-label': `${t('step-at')} ${number}`});
-  const kind = choice(['clock', ...SUN], by, name => t(`by-${name}`), () => { text.value = kind.value === 'clock' ? '22:00' : '0'; take(); });
+  const text = make('input', {value: by === 'clock' ? step.at : String(Number(step.at.slice(by.length)) || 0), size: 8, required: true, 'aria-label': `${t('step-at')} ${number}`});
+  const kind = choice(['clock', ...SUN], by, name => t(`by-${name}`), () => { text.value = kind.value === 'clock' ? '22:00' : '0'; form(); take(); });
   kind.setAttribute('aria-label', `${t('step-by')} ${number}`);
+  const form = () => { [text.pattern, text.placeholder] = kind.value === 'clock' ? [CLOCK, '22:30'] : [MINUTES, '-15']; };
   const take = () => { step.at = kind.value === 'clock' ? text.value.trim() : bySun(kind.value, text.value); changed(); };
   text.addEventListener('input', take);
+  form();
   return make('span', {className: 'pair'}, kind, text);
 }
 
