@@ -7,6 +7,7 @@ import time
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from duha_backend.registry import Registry
 from duha_sim.trouble import change
 from tests.conftest import tool
 from tests.system.conftest import Visitor
@@ -157,6 +158,24 @@ def test_a_session_that_is_over_asks_for_the_token_and_goes_on_where_it_was(
     assert all("401" in text for text in tab.troubles), tab.troubles
 
 
+def dim_until(page, time):
+    page.locator("#dim input[name=until]").fill(time)
+    page.locator("#dim button[type=submit]").click()
+
+
+def test_who_may_only_look_is_told_so(start, browser):
+    town = start(*SMALL, "--now")
+    registry = Registry.in_folder(town.folder / "backend")
+    token = registry.new_token("jana", role="viewer")
+    registry.close()
+    tab = Tab(browser, town, "cs-CZ")
+    tab.open(token)
+    dim_until(tab.page, "23:00")
+    expect(tab.page.locator("#dim .error")).to_have_text("Na to vaše role nestačí (jana is viewer; this needs operator).")  # fmt: skip
+    assert Visitor(town).ask("/overrides") == []
+    assert all("403" in text for text in tab.troubles), tab.troubles
+
+
 def test_a_lost_connection_is_said_and_what_was_missed_is_fetched(start, browser):
     town = start(*SMALL, "--now")
     tab = Tab(browser, town, "en-GB")
@@ -165,6 +184,8 @@ def test_a_lost_connection_is_said_and_what_was_missed_is_fetched(start, browser
     expect(page.locator("#problems")).to_contain_text("Nothing is wrong")
     town.kill("backend")
     expect(page.locator("#link")).to_have_text("○ connection lost", timeout=20_000)
+    dim_until(page, "23:00")
+    expect(page.locator("#dim .error")).to_have_text("The server does not answer. Try again in a while.")  # fmt: skip
     change(town.folder / "devices" / "trouble.json", "RVO-002-L005", "burnt_out")
     time.sleep(5)
     town.again("backend")
@@ -202,7 +223,7 @@ def test_a_page_that_cannot_begin_says_why(start, browser):
     down = {"status": 503, "json": {"detail": "the registry cannot be reached"}}
     tab.page.route("**/api/v1/luminaires", lambda route: route.fulfill(**down))
     tab.page.reload()
-    expect(tab.page.locator("#link")).to_have_text("the registry cannot be reached")
+    expect(tab.page.locator("#link")).to_have_text("It cannot be done now, try again in a while (the registry cannot be reached).")  # fmt: skip
 
 
 def test_without_webgl_there_is_no_map_and_all_else_works(start):

@@ -6,7 +6,7 @@ const ROOT = '/api/v1';
 /** @typedef {{detail: string, refusals?: import('./views/refusals.js').Refusal[]}} Problem of RFC 9457 */
 
 export class ApiError extends Error {
-  /** @param {number} status @param {Problem} problem */
+  /** @param {number} status 0 without any answer @param {Problem} problem */
   constructor(status, problem) { super(problem.detail); this.status = status; this.problem = problem; }
 }
 
@@ -28,7 +28,8 @@ async function ask(method, path, body, etag) {
   const headers = new Headers();
   if (body !== undefined) headers.set('Content-Type', 'application/json');
   if (etag) headers.set('If-Match', `"${etag}"`);
-  const answer = await (takeEarly(path) ?? fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)}));
+  const sent = takeEarly(path) ?? fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)});
+  const answer = await sent.catch(error => { throw new ApiError(0, {detail: String(error)}); });
   if (answer.ok) return answer;
   early = {};  // nobody was signed in then
   const problem = {detail: answer.statusText};

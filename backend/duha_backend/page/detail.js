@@ -2,7 +2,7 @@
 import * as api from './api.js';
 import {ago} from './clock.js';
 import {chart, line, numbers, TIMES} from './chart.js';
-import {$, make, to} from './dom.js';
+import {$, failed, make, to} from './dom.js';
 import {clock, moment, number, percent, quantity, span, t} from './l10n.js';
 
 const box = $('#detail'), EVERY_MS = 2000, HISTORY_MS = 15_000;
@@ -23,7 +23,7 @@ export async function show(id) {
   try {
     await refresh(true);
   } catch (error) {
-    put(make('h2', {}, id), make('p', {className: 'error', role: 'alert'}, error instanceof Error ? error.message : String(error)));
+    put(make('h2', {}, id), failed(error));
   }
 }
 

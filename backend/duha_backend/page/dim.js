@@ -2,6 +2,7 @@
 import * as api from './api.js';
 import {now} from './clock.js';
 import {$, button, make} from './dom.js';
+import {tell} from './errors.js';
 import {clock, percent, t} from './l10n.js';
 
 /**
@@ -85,8 +86,7 @@ async function send(event) {
       target: JSON.parse(target.value), level: Number(level.value), until: new Date(next(until.value)).toISOString(), reason: reason.value});
     await refresh();
   } catch (problem) {
-    error.textContent = problem instanceof Error ? problem.message : String(problem);
-    error.hidden = false;
+    tell(error, problem).hidden = false;
   }
 }
 

@@ -1,4 +1,6 @@
 // Elements in a line each.
+import {tell} from './errors.js';
+import {t} from './l10n.js';
 
 /** @typedef {Node | string | null | undefined} Child */
 
@@ -73,9 +75,21 @@ export function button(word, act, properties = {}) {
 /** @param {HTMLElement} beside @param {unknown} error */
 function complain(beside, error) {
   const next = beside.nextElementSibling;
-  const place = next?.classList.contains('error') ? next : make('span', {className: 'error', role: 'alert'});
-  place.textContent = error instanceof Error ? error.message : String(error);
-  beside.after(place);
+  const place = next instanceof HTMLElement && next.classList.contains('error') ? next : make('span', {className: 'error', role: 'alert'});
+  beside.after(tell(place, error));
+}
+
+/** What stands instead of what could not be had. @param {unknown} error */
+export const failed = error => tell(make('p', {className: 'error', role: 'alert'}), error);
+
+/** Throw what is wrong with the first field that holds what it cannot, and go there. @param {...HTMLElement} places fields, or what holds them */
+export function checkFields(...places) {
+  const fields = places.flatMap(place => place instanceof HTMLInputElement ? [place] : [...place.querySelectorAll('input')]);
+  const wrong = fields.find(one => !one.validity.valid);
+  if (!wrong) return;
+  wrong.focus();
+  const said = {field: wrong.getAttribute('aria-label') ?? '', value: wrong.value, example: wrong.placeholder};
+  throw new Error(t(wrong.value.trim() ? 'field-wrong' : 'field-empty', said));
 }
 
 /** A labelled field; its name is the word alone, whatever a choice holds. @param {string} word @param {HTMLElement} input */

@@ -11,6 +11,7 @@ import * as rain from './rain.js';
 import * as router from './router.js';
 import * as runoff from './runoff.js';
 import {$, make} from './dom.js';
+import {tell} from './errors.js';
 import {makeMap} from './map.js';
 import {isProblem, nameOf, STALE} from './states.js';
 
@@ -338,7 +339,6 @@ function head() {
 }
 
 main().catch(error => {  // an empty page says why it is one
-  $('#link').textContent = error.message;
-  $('#link').classList.add('lost');
+  tell($('#link'), error).classList.add('lost');
   throw error;
 });

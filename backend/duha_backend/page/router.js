@@ -1,6 +1,6 @@
 // Each view has an address of its own behind the '#': it can be kept, sent and gone back to.
 import {isStatus} from './api.js';
-import {$, make} from './dom.js';
+import {$, failed, make} from './dom.js';
 import {t} from './l10n.js';
 
 /** @typedef {import('./types.js').View} View */
@@ -49,7 +49,7 @@ export async function go(focus) {
   } catch (error) {
     if (isStatus(error, 401)) return location.reload();
     if (mine === drawing) turnTo(view, true);
-    body.replaceChildren(make('p', {className: 'error', role: 'alert'}, error instanceof Error ? error.message : String(error)));
+    body.replaceChildren(failed(error));
   }
   if (mine !== drawing) return;
   if (!bring) return name === 'luminaire' ? pickLamp(about) : undefined;

@@ -472,3 +472,7 @@ input-wet_road = mokrá vozovka
 input-traffic = provoz
 input-motion = pohyb
 field-wrong = { $field }: „{ $value }“ tu stát nemůže, zadejte například { $example }
+field-empty = { $field }: vyplňte
+no-connection = Server neodpovídá. Zkuste to za chvíli.
+not-allowed = Na to vaše role nestačí ({ $detail }).
+not-now = Teď to nejde, zkuste to za chvíli ({ $detail }).

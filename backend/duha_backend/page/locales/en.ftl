@@ -461,3 +461,7 @@ input-wet_road = wet road
 input-traffic = traffic
 input-motion = motion
 field-wrong = { $field }: “{ $value }” cannot stand here, try { $example }
+field-empty = { $field }: fill this in
+no-connection = The server does not answer. Try again in a while.
+not-allowed = Your role may not do this ({ $detail }).
+not-now = It cannot be done now, try again in a while ({ $detail }).

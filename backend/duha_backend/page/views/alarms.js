@@ -2,7 +2,7 @@
 import * as api from '../api.js';
 import {now} from '../clock.js';
 import {words} from '../details.js';
-import {button, choice, field, make, table, to} from '../dom.js';
+import {button, checkFields, choice, field, make, table, to} from '../dom.js';
 import {moment, span, t} from '../l10n.js';
 import * as sound from '../sound.js';
 import {place} from '../things.js';
@@ -70,10 +70,11 @@ function filters() {
 }
 
 function actions() {
-  const reason = make('input', {maxLength: 200}), hours = make('input', {type: 'number', min: '1', max: '720', value: '24'});
+  const reason = make('input', {maxLength: 200, required: true, pattern: '.*\\S.*'}), hours = make('input', {type: 'number', min: '1', max: '720', value: '24', required: true, placeholder: '1–720'});
   const who = make('input', {maxLength: 100}), comment = make('input', {maxLength: 200});
-  const send = (/** @type {string} */ path, /** @type {() => object} */ more) => async () => {
+  const send = (/** @type {string} */ path, /** @type {() => object} */ more, /** @type {HTMLElement[]} */ ...needs) => async () => {
     if (!chosen.size) throw new Error(t('choose-first'));
+    checkFields(...needs);
     await api.post(`/alarms/${path}`, {ids: [...chosen], ...more()});
     chosen.clear();
     await again();
@@ -82,7 +83,7 @@ function actions() {
     field(t('comment'), comment), button(t('acknowledge'), send('acknowledge', () => ({comment: comment.value}))),
     field(t('assign-to'), who), button(t('assign'), send('assign', () => ({to: who.value}))),
     field(t('shelve-hours'), hours), field(t('dim-reason'), reason),
-    button(t('shelve'), send('shelve', () => ({hours: Number(hours.value), reason: reason.value}))),
+    button(t('shelve'), send('shelve', () => ({hours: Number(hours.value), reason: reason.value}), hours, reason)),
     button(t('unshelve'), send('unshelve', () => ({}))));
 }
 

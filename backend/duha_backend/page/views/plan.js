@@ -3,7 +3,7 @@
 // Nothing is stored before it is published; then all that was changed is stored at once.
 import * as api from '../api.js';
 import {atTime, chart, line, numbers, TIMES} from '../chart.js';
-import {button, choice, field, make, table, to} from '../dom.js';
+import {button, checkFields, choice, field, make, table, to} from '../dom.js';
 import {clock, number, percent, t} from '../l10n.js';
 import {rollout} from './cabinets.js';
 import {changes} from './changes.js';
@@ -161,18 +161,9 @@ function inWords(error) {
   return refusals ? new Error(refusals.map(one => inFull(one, draft)).join('\n')) : error;
 }
 
-/** What stands in a field and cannot. */
-function sound() {
-  /** @type {HTMLInputElement[]} */
-  const [wrong] = [parts.calendar, parts.steps].flatMap(part => [...part.querySelectorAll(/** @type {'input'} */ ('input:invalid'))]);
-  if (!wrong) return;
-  wrong.focus();
-  throw new Error(t('field-wrong', {field: wrong.getAttribute('aria-label') ?? '', value: wrong.value, example: wrong.placeholder}));
-}
-
 async function check() {
   say('');
-  sound();
+  checkFields(parts.calendar, parts.steps);
   await put(true);
   await preview();
   checked = JSON.stringify(proposal());

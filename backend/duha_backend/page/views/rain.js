@@ -3,6 +3,7 @@ import * as api from '../api.js';
 import {atTime, bars, chart, line, numbers, TIMES} from '../chart.js';
 import {ago, now} from '../clock.js';
 import {button, choice, field, figure, make, table, to} from '../dom.js';
+import {tell} from '../errors.js';
 import {clock, moment, number, percent, quantity, span, t} from '../l10n.js';
 
 /** @typedef {{duration_min: number, depth_mm: number | null, period: string | null}} Sum */
@@ -116,7 +117,7 @@ function slider() {
     const depths = found.depth_mm.filter((/** @type {number | null} */ mm) => mm !== null);
     said.textContent = `${t('rain-field-said', {time: clock(Date.parse(found.until))})}: ${quantity(Math.min(...depths), 'mm', 1)} – ${quantity(Math.max(...depths), 'mm', 1)}`;
   };
-  back.addEventListener('change', () => look().catch(error => { said.textContent = error.message; }));
+  back.addEventListener('change', () => look().catch(error => tell(said, error)));
   return make('div', {className: 'field-box'}, canvas, field(t('field-time', {hours: FIELD_HOURS}), back), said, button(t('field-show'), look));
 }
 
