@@ -25,6 +25,7 @@ from tests import servers
 
 from benchmarks.__main__ import Targets, _cpu_s, close, show
 from benchmarks.lighting import city
+from duha_backend.app import TEND_S
 from duha_backend.lighting.inventory import Asset
 from duha_backend.registry import Registry
 
@@ -169,7 +170,7 @@ def draw(browser: Browser, count: int, name: str) -> dict[str, float]:
 def streams(clients: int = 100, seconds: float = 20) -> dict[str, float]:
     """What streams to clients cost the backend beyond what it does anyway [% of a core]."""
     with served(city(20_000, 100)) as (port, token, pid):
-        time.sleep(3)
+        time.sleep(TEND_S + 5)  # by then it has looked for nights to settle
         alone = _cpu_percent(pid, seconds)
         links = [_stream(port, token) for _ in range(clients)]
         time.sleep(2)

@@ -5,6 +5,7 @@ import atexit
 import datetime as dt
 import shutil
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,22 @@ async def test_nights_are_settled_once_and_the_last_ones_anew(house):
     assert before.cost is None
     assert after.cost == pytest.approx(5 * after.kwh, rel=1e-3)
     assert after.saved_co2_kg == pytest.approx(0.4 * after.saved_kwh, rel=1e-3)
+
+
+async def test_nights_without_a_reading_cost_nothing(tmp_path):
+    """A new city of any size settles its past nights without an array for each of them."""
+    many = [place(f"R1-M{n}", "luminaire", "R1") for n in range(20_000)]
+    house = House(tmp_path, many)
+    try:
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        await house.energy.tend(house.now)
+        most = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+        await house.close()
+    assert house.energy.book.settled(NIGHT) == set()
+    assert most < 5_000_000, f"{most / 1e6:.1f} MB"  # an array of a night has 15 MB
 
 
 async def test_reports_add_up_by_month_year_and_district(house):

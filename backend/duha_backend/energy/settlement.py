@@ -73,14 +73,17 @@ class Settlement:
         """Settle one night; one without any reading is left out."""
         begin, end = (round(t * 1000) for t in noons(self._desk.place, night))
         lamps = self._live.luminaires
-        read = Quarters.empty([lamp.id for lamp in lamps], begin, end)
+        read: Quarters | None = None
         some = False
         async for frame in self._readings.quarters("luminaire", begin - BEFORE_MS, end):
+            if read is None:  # as large as the city; most nights are not asked for in vain
+                names = [lamp.id for lamp in lamps]
+                read = await asyncio.to_thread(Quarters.empty, names, begin, end)
             await asyncio.to_thread(
                 read.take, frame, "energy_wh", "level_actual_pct", "level_in_effect_pct"
             )
             some = some or bool((frame["ts"] >= begin).any())
-        if not some:
+        if read is None or not some:
             return []
         meters = await self._meters(begin, end)
         types = {kind.id: kind for kind in self._registry.all(LuminaireType)}
