@@ -76,7 +76,7 @@ class Settlement:
         read: Quarters | None = None
         some = False
         async for frame in self._readings.quarters("luminaire", begin - BEFORE_MS, end):
-            if read is None:  # as large as the city; most nights are not asked for in vain
+            if read is None:  # as large as the city: only for a night that was read
                 names = [lamp.id for lamp in lamps]
                 read = await asyncio.to_thread(Quarters.empty, names, begin, end)
             await asyncio.to_thread(
