@@ -11,7 +11,7 @@ import {inWords} from './steps.js';
 function said(name, value) {
   if (name === 'level' || name === 'least') return `${number(Number(value), Number.isInteger(value) ? 0 : 1)} %`;
   if (name === 'input') return has(`input-${value}`) ? t(`input-${value}`) : value;
-  return typeof value === 'string' ? inWords(value) : value;
+  return name === 'at' || name === 'other_at' ? inWords(String(value)) : value;
 }
 
 /** @param {Refusal} one @param {import('./plan.js').Plan} plan whose names are said */
