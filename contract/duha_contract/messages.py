@@ -4,7 +4,7 @@ Readers ignore fields they do not know; a new field is optional. Anything else i
 new version on a new topic root.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -25,6 +25,16 @@ VERSION = 1
 MAX_BYTES = 128 * 1024
 LEAD_COLUMNS = ("device", "ts", "quality")
 EARLIEST_MS = 1_577_836_800_000  # 2020-01-01: older readings come from an unset clock
+
+I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer that every store and language can hold."""
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+"""Number of a batch within its outbox."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Ranges = Annotated[tuple[tuple[Seq, Seq], ...], msgspec.Meta(max_length=1000)]
+"""Ranges of batch numbers, both ends included."""
+Name = Annotated[str, msgspec.Meta(max_length=128)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 Quality = Literal["good", "no_answer", "invalid"]
 ClockState = Literal["trusted", "unset", "rebased"]
@@ -47,19 +57,19 @@ class Table(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True):
     """Something that happened at an instant."""
 
-    ts: int
-    code: str
-    device: str | None = None
-    detail: str = ""
+    ts: I64
+    code: Name
+    device: Name | None = None
+    detail: Text = ""
 
 
 class Report(msgspec.Struct, frozen=True):
     """What the controller has made of a desired document."""
 
-    ts: int
-    revision: int
-    hash: str
-    applied: int
+    ts: I64
+    revision: Count
+    hash: Name
+    applied: Count
     diverged: tuple[str, ...] = ()
 
 
@@ -71,15 +81,23 @@ class Batch(msgspec.Struct, frozen=True):
     monotonic clock of `boot` stood at zero: a time less `since` is monotonic time.
     """
 
-    v: int
-    boot: str
-    outbox: str
-    seq: int
+    v: I64
+    boot: Name
+    outbox: Name
+    seq: Seq
     clock: ClockState
     tables: tuple[Table, ...] = ()
     events: tuple[Event, ...] = ()
     reports: tuple[Report, ...] = ()
-    since: int = 0
+    since: I64 = 0
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """Identity of a batch whose content cannot be decoded: enough to acknowledge it."""
+
+    v: I64
+    outbox: Name
+    seq: Seq
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -88,9 +106,9 @@ class Ack(msgspec.Struct, frozen=True):
     `resend` asks for every unacknowledged batch at once: the backend has restarted.
     """
 
-    v: int
-    outbox: str
-    ranges: tuple[tuple[int, int], ...] = ()
+    v: I64
+    outbox: Name
+    ranges: Ranges = ()
     resend: bool = False
 
 
@@ -102,20 +120,20 @@ class Status(msgspec.Struct, frozen=True):
     `site_error` says why a newer one was refused.
     """
 
-    v: int
+    v: I64
     online: bool
-    ts: int = 0
-    version: str = ""
-    boot: str = ""
+    ts: I64 = 0
+    version: Name = ""
+    boot: Name = ""
     clock: ClockState = "trusted"
-    period_s: float = 0.0
-    backlog: int = 0
-    missed_cycles: int = 0
-    silent_units: int = 0
-    lost: int = 0
-    alarms: tuple[str, ...] = ()
-    site: str = ""
-    site_error: str = ""
+    period_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    backlog: Count = 0
+    missed_cycles: Count = 0
+    silent_units: Count = 0
+    lost: Count = 0
+    alarms: Annotated[tuple[Text, ...], msgspec.Meta(max_length=100)] = ()
+    site: Name = ""
+    site_error: Text = ""
 
 
 class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,10 +149,10 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
         How roads dry here, for the controller's own gauges; None: they do not count.
     """
 
-    v: int
-    revision: int
-    hash: str
-    issued: int
+    v: I64
+    revision: Count
+    hash: Name
+    issued: I64
     place: Place
     programmes: tuple[Programme, ...] = ()
     calendars: tuple[Calendar, ...] = ()
@@ -175,13 +193,15 @@ def decode(payload: bytes, kind: type[M]) -> M:
     Raises
     ------
     MessageError
-        Not JSON, not this message, another version, or too large.
+        Not JSON, not this message, another version, nested too deeply, or too large.
     """
     if len(payload) > MAX_BYTES:
         raise MessageError(f"{len(payload)} bytes are more than {MAX_BYTES}")
     try:
         message = msgspec.json.decode(payload, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise MessageError(f"no {kind.__name__.lower()}: nested too deeply") from None
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise MessageError(f"no {kind.__name__.lower()}: {error}") from None
     version = getattr(message, "v", VERSION)
     if version != VERSION:

@@ -22,7 +22,7 @@ from duha_edge.recorder import Recorder
 from duha_edge.site import SiteFile, Source
 from duha_edge.timekeeper import Timekeeper
 from duha_edge.units import LinePlan, line_plans
-from duha_edge.waiting import ended, heard
+from duha_runtime.waiting import ended, heard
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from duha_edge.profiles import Point
 from duha_edge.pulse import Pulse
 from duha_edge.recorder import Cycle, Recorder, Values
 from duha_edge.units import LEVEL, Device, LinePlan, Readers, Unit, units_of
-from duha_edge.waiting import ended
+from duha_runtime.waiting import ended
 
 log = logging.getLogger(__name__)
 

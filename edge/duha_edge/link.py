@@ -14,7 +14,7 @@ from duha_contract.messages import Ack, Desired, Status, decode, encode
 from duha_contract.topics import build
 from duha_edge.outbox import Outbox, Stored
 from duha_edge.site import Broker, Site
-from duha_edge.waiting import heard
+from duha_runtime.waiting import heard
 
 log = logging.getLogger(__name__)
 

@@ -78,3 +78,25 @@ def test_a_message_beyond_the_size_limit_is_refused():
     big = encode(Ack(1, "x" * MAX_BYTES))
     with pytest.raises(MessageError, match="bytes"):
         decode(big, Ack)
+
+
+DEEP = b'{"x":' + b"[" * 60_000 + b"]" * 60_000 + b',"v":1}'
+HUGE = b"1" + b"0" * 400
+
+
+@pytest.mark.parametrize("kind", [Batch, Ack, Status, Desired])
+@pytest.mark.parametrize(
+    "payload",
+    [DEEP, b'{"v":' + HUGE + b"}", b'{"v":1,"seq":1e400}', b"\xff", b"[" * 70_000],
+)
+def test_depth_and_huge_numbers_are_refused_as_message_errors(kind, payload):
+    with pytest.raises(MessageError):
+        decode(payload, kind)
+
+
+@pytest.mark.parametrize(
+    "ranges", [[[1, 10**30]], [[-(10**18), 1]], [[n, n] for n in range(1, 1002)]]
+)
+def test_ranges_of_an_acknowledgement_are_bounded(ranges):
+    with pytest.raises(MessageError):
+        decode(msgspec.json.encode({"v": 1, "outbox": "a", "ranges": ranges}), Ack)

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from duha_edge.waiting import ended, heard
+from duha_runtime.waiting import ended, heard
 
 
 async def test_an_event_is_heard_or_not():

@@ -1,0 +1,1 @@
+"""Run-time parts that edge and backend share: supervision and waiting. No domain."""
