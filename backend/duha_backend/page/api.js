@@ -2,6 +2,8 @@
 import {answers} from './early.js';
 
 const ROOT = '/api/v1';
+/** How long an answer may take [ms]; what changes something may be a study or a backup. */
+const READ_MS = 30_000, CHANGE_MS = 300_000;
 
 /** @typedef {{detail: string, refusals?: import('./views/refusals.js').Refusal[]}} Problem of RFC 9457 */
 
@@ -28,7 +30,8 @@ async function ask(method, path, body, etag) {
   const headers = new Headers();
   if (body !== undefined) headers.set('Content-Type', 'application/json');
   if (etag) headers.set('If-Match', `"${etag}"`);
-  const sent = takeEarly(path) ?? fetch(ROOT + path, {method, headers, body: body === undefined ? null : JSON.stringify(body)});
+  const sent = takeEarly(path) ?? fetch(ROOT + path, {
+    method, headers, body: body === undefined ? null : JSON.stringify(body), signal: AbortSignal.timeout(method === 'GET' ? READ_MS : CHANGE_MS)});
   const answer = await sent.catch(error => { throw new ApiError(0, {detail: String(error)}); });
   if (answer.ok) return answer;
   early = {};  // nobody was signed in then

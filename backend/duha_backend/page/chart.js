@@ -31,15 +31,39 @@ export const bars = (label, stroke, more = {}) => {
 /** The times' own column of the legend. @returns {uPlot.Series} */
 export const atTime = () => ({label: t('at-time'), value: (_, at) => at === null ? '–' : `${date(at * 1000)} ${clock(at * 1000)}`});
 
+const ATTACH_MS = 60_000;
+/** Charts by their place; uPlot keeps each in a set of its own until it is destroyed. @type {Map<HTMLElement, {destroy: () => void, attached: number}>} */
+const drawn = new Map();
+
+/** Number of charts in memory. */
+export const count = () => drawn.size;
+
+/** Destroy the charts whose place has left the page, and those whose place never came to it. */
+export function sweep() {
+  const now = performance.now();
+  for (const [place, one] of drawn) {
+    if (place.isConnected) one.attached = -Infinity;  // gone at the first sweep after it leaves
+    else if (now - one.attached > ATTACH_MS) one.destroy();
+  }
+}
+
 /**
- * A chart in a place, as wide as the place; it is drawn when the place is on the page.
+ * A chart in a place, as wide as the place; it is drawn when the place is on the page, and destroyed once the place has left it.
  * @param {HTMLElement} place
  * @param {Omit<uPlot.Options, 'width'>} options
  * @param {uPlot.AlignedData} data
  */
 export function chart(place, options, data) {
+  drawn.get(place)?.destroy();
   const width = () => Math.max(160, Math.min(1300, place.clientWidth || document.documentElement.clientWidth - 60));
   const made = new uPlot({cursor: {drag: {x: false, y: false}}, ...options, width: width()}, data, place);
-  new ResizeObserver(() => { if (place.clientWidth && place.isConnected) made.setSize({width: width(), height: options.height}); }).observe(place);
+  const observer = new ResizeObserver(() => { if (place.clientWidth && place.isConnected) made.setSize({width: width(), height: options.height}); });
+  observer.observe(place);
+  const destroy = () => {
+    observer.disconnect();
+    made.destroy();
+    drawn.delete(place);
+  };
+  drawn.set(place, {destroy, attached: performance.now()});
   return made;
 }

@@ -10,9 +10,6 @@ export function set(ms, faster) {
 /** What it shows now [ms]. */
 export const now = () => shown + (performance.now() - heard) * rate;
 
-/** How long [ms] nothing has been heard of it, in the world's time. */
-export const silence = () => performance.now() - heard;
-
 /** A time so many hours ago, as the API takes it. @param {number} hours */
 export const ago = hours => new Date(now() - hours * 3_600_000).toISOString();
 

@@ -10,6 +10,8 @@ import * as problems from './problems.js';
 import * as rain from './rain.js';
 import * as router from './router.js';
 import * as runoff from './runoff.js';
+import * as stream from './stream.js';
+import {sweep} from './chart.js';
 import {$, make} from './dom.js';
 import {tell} from './errors.js';
 import {makeMap} from './map.js';
@@ -18,7 +20,6 @@ import {isProblem, nameOf, STALE} from './states.js';
 /** @typedef {import('./map.js').Standing} Standing */
 
 const {t, number} = l10n;
-const TICK_LIMIT_MS = 15_000;
 
 /** @type {import('./types.js').City} */
 let city;
@@ -30,11 +31,11 @@ let map = null;
 let figures = {};
 /** @type {import('./types.js').Controller[]} */
 let controllers = [];
-/** @type {EventSource | null} */
-let source = null;
 /** @type {number | null} */
 let chosen = null;
 let seq = 0, assets = 0;
+/** @type {Promise<void> | null} */
+let syncing = null;
 let fieldOf = '';  // up to when the rain is that the map shows between the gauges
 
 // -- signing in ------------------------------------------------------------------------
@@ -77,36 +78,20 @@ function askForToken() {
 
 // -- the state of the city ---------------------------------------------------------------
 
-async function resync() {
-  const fresh = await api.state();
-  if (fresh.bytes.length !== state.length) return location.reload();  // an import
-  seq = fresh.seq;
-  state.set(fresh.bytes);
-}
-
-/** Listen to ticks. A stream that comes again may be another process's, which counts anew. */
-function listen() {
-  source?.close();
-  source = api.events();
-  let opened = false;
-  source.onopen = () => {
-    link('live');
-    if (opened) resync().then(() => show(true)).catch(() => link('lost'));
-    opened = true;
-  };
-  source.onerror = () => link('lost');
-  source.addEventListener('tick', event => take(JSON.parse(event.data)));
-}
-
-/** @param {{seq: number, now: number, i: number[], s: number[], figures: import('./types.js').Figures, assets: number}} tick */
-async function take(tick) {
+/**
+ * Apply a tick. After a new connection the whole state is fetched: the process may be another one, which counts from zero.
+ * @param {{seq: number, now: number, i: number[], s: number[], figures: import('./types.js').Figures, assets: number}} tick
+ * @param {boolean} fresh
+ */
+async function take(tick, fresh) {
   cityClock.set(tick.now);
   figures = tick.figures;
+  link(stream.state());
   if (assets && tick.assets && tick.assets !== assets) return location.reload();  // an import
   assets = tick.assets;
-  if (tick.seq <= seq) return showFigures();
+  if (!fresh && tick.seq <= seq) return showFigures();
   let changed = tick.i.length > 0;
-  if (tick.seq === seq + 1) {
+  if (!fresh && tick.seq === seq + 1) {
     seq = tick.seq;
     tick.i.forEach((index, k) => { state[index] = tick.s[k] ?? 0; });
   } else {  // some were missed
@@ -116,14 +101,25 @@ async function take(tick) {
   show(changed);
 }
 
+/** Fetch the whole state, once at a time; a failure leaves it to the next tick. */
+async function resync() {
+  syncing ??= fetchState().finally(() => { syncing = null; });
+  await syncing;
+}
+
+async function fetchState() {
+  const found = await api.state();
+  if (found.bytes.length !== state.length) return location.reload();  // an import
+  seq = found.seq;
+  state.set(found.bytes);
+  stream.resumed();
+}
+
 /** What the connection is like; `partly`: ticks come, but something that is asked for does not. @param {'live' | 'partly' | 'lost'} how */
 function link(how) {
   $('#link').textContent = t(how);
   $('#link').classList.toggle('lost', how !== 'live');
 }
-
-/** @returns {'live' | 'lost'} */
-const stream = () => source?.readyState === EventSource.OPEN && cityClock.silence() <= TICK_LIMIT_MS ? 'live' : 'lost';
 
 /** @param {boolean} changed */
 function show(changed) {
@@ -250,12 +246,14 @@ async function keepFresh() {
   for (;;) {
     await new Promise(done => setTimeout(done, 2000));
     if (document.hidden) continue;
+    stream.watch();
+    sweep();
     try {
       await refresh();
-      link(stream());
+      link(stream.state());
     } catch (error) {
       if (api.isStatus(error, 401)) location.reload();
-      else link(stream() === 'live' ? 'partly' : 'lost');
+      else link(stream.state() === 'live' ? 'partly' : 'lost');
     }
   }
 }
@@ -279,19 +277,16 @@ async function switchLanguage() {
   relabel();
   filter.label();
   dim.relabel();
-  link(stream());
+  link(stream.state());
   showFigures();
   router.go(false);
   placed = '';
   return refresh();
 }
 
-/** A hidden page lets go of its stream: browsers allow few of them. */
-async function onVisibility() {
-  if (document.hidden) return source?.close();
-  await resync();
-  listen();
-  show(true);
+function onVisibility() {
+  if (document.hidden) stream.close();
+  else stream.watch(true);
 }
 
 /** All that was asked for early: the city with its lamps, streets, and what the lamps do. @param {Promise<void>} words */
@@ -310,7 +305,7 @@ async function main() {
   await words;
   head();
   filter.begin(city, () => { filter.apply(state, drawn); map?.redraw(); problems.show(city, state, controllers, filter.shows, pick); showPlaces(); });
-  listen();
+  stream.begin({onTick: (tick, fresh) => { take(tick, fresh).catch(() => link('partly')); }, onChange: () => link(stream.state())});
   const fresh = Promise.all([dim.begin(city), refresh()]).catch(() => link('partly'));
   map = await makeMap({city, streets, drawn, onPick: pick});
   $('#nomap').hidden = map !== null;
@@ -321,6 +316,7 @@ async function main() {
   /** @type {HTMLFormElement} */ ($('#search')).addEventListener('submit', search);
   $('#signout').addEventListener('click', async () => { await api.remove('/session'); location.reload(); });
   document.addEventListener('visibilitychange', onVisibility);
+  addEventListener('online', () => stream.watch(true));
   await fresh;
   keepFresh();
   await map?.idle();
