@@ -46,6 +46,9 @@ bench-runoff: .venv/.dev  ## runoff models, forecasts and quality control of rai
 bench-page: .venv/.dev tools  ## the page in Chromium over up to a million lights; a hundred open pages
 	$(BIN)/python -m benchmarks.page $(ARGS)
 
+bench-robust: .venv/.dev tools  ## faults injected into real processes: mutated messages, hung servers, full disks
+	$(BIN)/python -m benchmarks.robust $(ARGS)
+
 bench-queries: .venv/.dev  ## what dashboards ask, over a month of a city (generates 17 GB once)
 	$(BIN)/python -m benchmarks.queries $(ARGS)
 
@@ -77,4 +80,4 @@ clean:  ## remove the environment and everything that was built
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch .venv/.demo $@
 
-.PHONY: help demo test quick check types bench bench-edge bench-ingest bench-lighting bench-runoff bench-page bench-queries docs pictures tools clean
+.PHONY: help demo test quick check types bench bench-edge bench-ingest bench-lighting bench-runoff bench-page bench-robust bench-queries docs pictures tools clean
