@@ -93,16 +93,15 @@ def strangers(unknown: int = STRANGERS) -> dict[str, float]:
     """Half-sent requests, a body without a token, and controllers that do not exist."""
     with city(20, 20, others=CONTROLLERS) as target:
         time.sleep(2)
+        before = target.rss_mib
         with _half_sent(target):
             slow = _page_s(target)
-        before = target.rss_mib
         highest = _huge_body(target)
         found = {
             "slowloris_page_s": slow,
             "unauth_300mb_rss_mib": highest - before,
             "unauth_300mb_page_s": _page_s(target),
         }
-        before = target.rss_mib
         sender = Sender(target.broker)
         now = round(time.time() * 1000)
         sender.send(
