@@ -6,7 +6,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from duha_backend.drainage.rainfall import FIVE_MS, newest_day
+from duha_backend.drainage.rainfall import FIVE_MS, Mark, newest_day
 from duha_backend.errors import StoreDown
 from duha_backend.rain.calibration import Calibration
 from duha_backend.rain.quality import FLAGS
@@ -155,7 +155,7 @@ async def test_an_import_of_old_rain_does_not_hold_up_what_falls_now(city):
 
 
 def test_late_marks_of_the_newest_day_come_first():
-    marks = [("rain", "late", day * DAY_MS + quarter * QUARTER_MS, "m") for day in (1, 3, 2) for quarter in (5, 4)]  # fmt: skip
+    marks: list[Mark] = [("rain", "late", day * DAY_MS + quarter * QUARTER_MS, "m") for day in (1, 3, 2) for quarter in (5, 4)]  # fmt: skip
     found = newest_day(marks, 3 * DAY_MS + 5 * QUARTER_MS)
     assert [mark[2] for mark in found] == [3 * DAY_MS + 4 * QUARTER_MS]
     assert newest_day(marks, DAY_MS) == []
