@@ -137,10 +137,12 @@ class Books:
                 statement.on_conflict_do_update(index_elements=keys, set_=changes), rows
             )
 
-    def marked(self) -> list[tuple[str, Marked, int, str]]:
+    def marked(self, step: Marked | None = None) -> list[tuple[str, Marked, int, str]]:
         """Steps with new readings, the finer first, the older first; and their marks."""
         u = tables.unrolled
         query = sa.select(u.c.kind, u.c.step, u.c.start, u.c.mark)
+        if step is not None:
+            query = query.where(u.c.step == step)
         query = query.order_by(u.c.step, u.c.start)  # "15m" is before "1d"
         with self._engine.connect() as db:
             return [tuple(row) for row in db.execute(query)]

@@ -156,6 +156,26 @@ async def test_rain_goes_out_and_comes_in(api, start):
     await api.ask("POST", "/rain/import", expect=422, content="{}")
 
 
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ("0001-01-01T00:00,0.2", "before 2000"),
+        ("9999-12-31T23:59,0.2", "to come"),
+        ("2126-01-01T00:00,0.2", "to come"),
+        ("2026-10-02T10:01,1e308", "0 to 500 mm"),
+        ("2026-10-02T10:01,-0.2", "0 to 500 mm"),
+        ("2026-10-02T10:01,nan", "row 2"),
+    ],
+)
+async def test_imported_rain_that_no_gauge_could_have_measured_is_refused(
+    api, row, named
+):
+    csv = f"gauge,time,rain_mm\nRG-1,{row}\n"
+    answer = await api.ask("POST", "/rain/import?form=csv", expect=422, content=csv)
+    assert named in answer["detail"]
+    assert await asyncio.to_thread(api.backend.books.marked, "late") == []
+
+
 async def test_a_model_is_added_watched_and_looks_ahead(api):
     await api.ask("PUT", "/design-rain/city", json=TABLE)
     await api.ask("PUT", "/watches/chamber", json=WATCH)

@@ -1,5 +1,6 @@
 """Rain of others' gauges: read from files and addresses, taken once, never in the way."""
 
+import asyncio
 import http.server
 import json
 import threading
@@ -14,6 +15,7 @@ from duha_backend.readings import rows_of
 from tests.backend.wet_city import MINUTE, T0, wet_city
 
 WSI = "0-20000-0-11450"
+NOW = T0 + 60 * MINUTE
 
 
 def document(*rows):
@@ -51,8 +53,8 @@ async def test_a_station_is_taken_once_and_only_its_rain(city, tmp_path):
         )
     )
     external = taker(city, str(tmp_path / "10m-{date}.json"))
-    assert await external.take(T0) == 2
-    assert await external.take(T0) == 0
+    assert await external.take(NOW) == 2
+    assert await external.take(NOW) == 0
     frame = await city.readings.window("rain_gauge", "CHMI-1", T0, T0 + 60 * MINUTE)
     assert [(r["ts"] - T0, r["rain_mm"]) for r in rows_of(frame)] == [
         (10 * MINUTE, 0.4),
@@ -82,18 +84,42 @@ async def test_an_address_is_read(city):
         thread.start()
         try:
             external = taker(city, f"http://127.0.0.1:{server.server_port}/x.json")
-            assert await external.take(T0) == 1
+            assert await external.take(NOW) == 1
         finally:
             server.shutdown()
             thread.join()
-    assert await external.take(T0) == 0
+    assert await external.take(NOW) == 0
     assert external.problems, "nobody is there any more"
+
+
+async def test_a_server_that_answers_no_http_is_a_problem_of_its_own(city):
+    async def garbage(_, writer):
+        writer.write(b"\x00\xff\x00 nothing of HTTP\r\n" * 200)
+        writer.close()
+
+    async with await asyncio.start_server(garbage, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        external = taker(city, f"http://127.0.0.1:{port}/x.json")
+        assert await external.take(NOW) == 0
+    assert "cannot be read" in next(iter(external.problems.values()))
+
+
+async def test_a_value_that_cannot_be_hides_nothing_that_follows(city, tmp_path):
+    path = tmp_path / "file.json"
+    far = [WSI, "SRA10M", "2999-01-01T00:00:00Z", 0.1, "", ""]
+    path.write_text(document(far, row(10, 9e9), row(20, 0.4)))
+    external = taker(city, str(path))
+    assert await external.take(NOW) == 1
+    path.write_text(document(row(30, 0.2)))
+    assert await external.take(NOW) == 1
 
 
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
         ("nonsense", "no open data"),
+        ("[" * 50_000, "nested"),
+        ('{"a":' * 900 + "1" + "}" * 900, "n"),
         ('{"a": 1}', "no table"),
         ('{"header": "A,B", "values": []}', "no column STATION"),
         (
@@ -109,5 +135,5 @@ def test_what_is_no_such_document_is_refused(raw, why):
 
 async def test_a_missing_file_is_said_and_nothing_else_happens(city):
     external = taker(city, "/nowhere/file.json")
-    assert await external.take(T0) == 0
+    assert await external.take(NOW) == 0
     assert "/nowhere/file.json" in external.problems

@@ -36,7 +36,7 @@ def test_a_series_as_fews_reads_it():
     assert one["header"]["startDate"] == {"date": "2027-01-15", "time": "08:01:00"}
     assert (one["header"]["stationName"], one["header"]["lat"]) == ("Škola", "49.75")
     assert [event["value"] for event in one["events"]] == ["0.2", "-999.0", "0.4"]
-    assert [event["flag"] for event in one["events"]] == ["0", "8", "0"]
+    assert [event["flag"] for event in one["events"]] == ["0", "9", "0"]
 
 
 depths = st.lists(st.one_of(st.just(float("nan")), st.integers(0, 5000).map(lambda n: n / 100)), max_size=30)  # fmt: skip
@@ -50,6 +50,48 @@ def test_what_is_written_is_read(values):
     assert np.array_equal(back.values, given_.values, equal_nan=True)
     assert back[:3] == given_[:3]
     assert (back.latitude, back.accumulative) == (49.75, True)
+
+
+def test_values_that_fews_calls_unreliable_are_missing():
+    made = to_pi([series([3.0, 3.0, 3.0])])
+    events = made["timeSeries"][0]["events"]
+    for event, flag in zip(events, ("0", "6", "9"), strict=True):
+        event["flag"] = flag
+    (back,) = from_pi(json.dumps(made))
+    assert back.values.tolist()[0] == 3.0
+    assert np.isnan(back.values[1:]).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 50_000,
+        '{"timeSeries": 5}',
+        '["x"]',
+        '{"timeSeries": [["x"]]}',
+        '{"timeSeries": [{"header": {"locationId": "a", "parameterId": "P", "lat": "1e999"}}]}',
+        '{"timeZone": "1e300", "timeSeries": []}',
+    ],
+)
+def test_what_is_no_pi_document_is_refused(text):
+    with pytest.raises(Invalid):
+        from_pi(text)
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "named"),
+    [
+        (from_csv, "gauge,time,rain_mm\na,2026-01-01T00:00Z,inf", "row 2"),
+        (from_csv, "gauge,time,rain_mm\na,2026-01-01T00:00Z", "row 2"),
+        (from_csv, "gauge,time,rain_mm\n" + "x" * 200_000, "row"),
+        (from_csv, "x" * 200_000, "header"),
+        (from_swmm, "A 99999999999 1 1 0 0 1.0", "line 1"),
+        (from_swmm, "A 2026 1 1 0 0 1e999", "line 1"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(read, text, named):
+    with pytest.raises(Invalid, match=named):
+        read(text)
 
 
 def test_times_of_another_zone_are_put_right():

@@ -1,6 +1,8 @@
 """Rain between gauges, in events, and beside the city's design rain."""
 
+import datetime as dt
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from duha_backend.errors import Invalid
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import Idf, antecedent, events, running, saturated
+from duha_backend.rain.statistics import by_day
 
 GAUGES = np.array([[0.0, 0], [2000, 0], [0, 2000], [3000, 3000]])
 POINTS = np.array([[0.0, 0], [1000, 0], [900, 900], [5000, 5000]])
@@ -122,6 +125,15 @@ def test_a_design_rain_table_is_read_and_asked_both_ways():
 def test_a_table_that_is_none_is_refused_by_its_row(text, named):
     with pytest.raises(Invalid, match=named):
         Idf.read(text.splitlines())
+
+
+def test_days_are_local_days_in_zones_of_half_hours_too():
+    midnight = round(
+        dt.datetime(2026, 7, 1, tzinfo=ZoneInfo("Asia/Kolkata")).timestamp() * 1000
+    )
+    times = midnight + 900_000 * np.arange(-4, 4)
+    found = by_day(times, np.array([1.0, 1, 1, 1, 0.2, 0.2, 0.2, 0.2]), "Asia/Kolkata")
+    assert found == pytest.approx({dt.date(2026, 6, 30): 4.0, dt.date(2026, 7, 1): 0.8})
 
 
 def test_saturation_after_the_rule_of_flood_plans():

@@ -257,7 +257,7 @@ def test_the_loss_of_a_tip(mm, intensity, percent):
 def test_a_gauges_own_curve():
     own = Calibration(dt.date(2026, 1, 1), points=((10, 10), (50, 55), (100, 120)))
     found = corrected(np.array([0, 5, 10, 50, 75, 100, 200, np.nan]), own)
-    assert found[:7].tolist() == pytest.approx([0, 5, 10, 55, 86.25, 120, 240])
+    assert found[:7].tolist() == pytest.approx([0, 5, 10, 55, 87.5, 120, 240])
     assert np.isnan(found[7])
 
 

@@ -1,15 +1,17 @@
 """Live rain: judged, corrected, filled, stored; late and changed things judged again."""
 
+import contextlib
 import datetime as dt
 
 import numpy as np
 import pytest
 
-from duha_backend.drainage.rainfall import FIVE_MS
+from duha_backend.drainage.rainfall import FIVE_MS, Mark, newest_day
+from duha_backend.errors import StoreDown
 from duha_backend.rain.calibration import Calibration
 from duha_backend.rain.quality import FLAGS
 from duha_backend.rain.series import GaugeCare, RainRules, Spell, spread
-from duha_backend.readings import QUARTER_MS, rows_of
+from duha_backend.readings import DAY_MS, QUARTER_MS, rows_of
 from duha_backend.runoff.catchments import Catchment
 from tests.backend.wet_city import GAUGES, MINUTE, T0, wet_city
 
@@ -90,6 +92,73 @@ async def test_late_readings_are_judged_again(city):
     assert after[3].sum() == pytest.approx(9.6)
     assert (quality[3, 35:90] == 1).all()
     assert city.books.marked() == []
+
+
+async def test_a_store_that_fails_for_a_while_distorts_no_history(city):
+    city.registry.save(Catchment("C1", "", 49.75, 13.376, area_ha=10, coefficient=0.5, lag_min=10))  # fmt: skip
+    await city.rain(SHOWER)
+    await city.until(60)
+    for kind in ("rain", "catchment"):  # either of the two may be what fails
+        with failing(city.readings, kind):
+            for _ in range(4):
+                with pytest.raises(StoreDown):
+                    await city.until(65)
+    await city.until(120)
+    assert city.rainfall._history[0, -24:] == pytest.approx(
+        SHOWER.reshape(-1, 5).sum(axis=1)
+    )
+    rain, _ = await judged(city)
+    assert rain == pytest.approx(np.broadcast_to(SHOWER, (4, 120)))
+    await city.rain(np.zeros(240), start=T0 + 120 * MINUTE)
+    await city.until(360)
+    frame = await city.readings.window("catchment", "C1", T0, T0 + 360 * MINUTE)
+    assert frame["runoff_l_s"].sum() * 0.06 == pytest.approx(600, rel=0.01), (
+        "12 mm, once"
+    )
+
+
+@contextlib.contextmanager
+def failing(readings, kind):
+    """A store that takes no rows of a kind, as on a full disk."""
+    put = readings.put
+
+    async def full(what, columns):
+        if what == kind:
+            raise StoreDown("disk full")
+        await put(what, columns)
+
+    readings.put = full
+    try:
+        yield
+    finally:
+        readings.put = put
+
+
+async def test_an_import_of_old_rain_does_not_hold_up_what_falls_now(city):
+    await city.rain(np.zeros(120))
+    await city.until(120)
+    past = T0 - 20 * DAY_MS
+    await city.rain(np.full(20 * 1440, 0.01), start=past, gauges=GAUGES[:1])
+    city.books.mark([("rain", "late", past + k * QUARTER_MS) for k in range(20 * 96)])
+    await city.rain(SHOWER, start=T0 + 120 * MINUTE)
+    waiting = []
+    for minute in range(125, 225, 5):
+        await city.until(minute)
+        assert city.rainfall.done == T0 + minute * MINUTE, "live rain goes on"
+        waiting.append(len(city.books.marked("late")))
+    assert np.diff([20 * 96, *waiting]).min() == -96, (
+        "a day at a time, the newest first"
+    )
+    assert waiting[-1] == 0
+    rain, _ = await city.rainfall.minutes(past, past + 60 * MINUTE)
+    assert rain[0].sum() == pytest.approx(0.6)
+
+
+def test_late_marks_of_the_newest_day_come_first():
+    marks: list[Mark] = [("rain", "late", day * DAY_MS + quarter * QUARTER_MS, "m") for day in (1, 3, 2) for quarter in (5, 4)]  # fmt: skip
+    found = newest_day(marks, 3 * DAY_MS + 5 * QUARTER_MS)
+    assert [mark[2] for mark in found] == [3 * DAY_MS + 4 * QUARTER_MS]
+    assert newest_day(marks, DAY_MS) == []
 
 
 async def test_a_new_calibration_is_applied_to_old_rain(city):

@@ -48,6 +48,16 @@ def test_the_emptying_time_of_the_norms_example():
     assert any("72 h is allowed" in text for text in slow.warnings)
 
 
+def test_a_return_period_beyond_the_table_is_refused():
+    for period in (1, 100):
+        with pytest.raises(Invalid, match=f"from 5 to 10 a, not {period}"):
+            size(ROOF, TABLE, period, infiltrating_m2=16, conductivity_m_s=5e-6)
+
+
+def test_an_impermeable_roof_sheds_all_rain():
+    assert coefficient("roof", 3) == 1.0
+
+
 def test_a_throttled_tank():
     """A hectare of roofs: 3 L/s may leave; an hour brings 21.6 mm."""
     hectare = (Surface("roofs", 10_000.0, 0.9),)

@@ -198,7 +198,23 @@ def test_a_design_storm_has_the_depths_of_the_table():
     for minutes in (5, 15):
         sums = np.convolve(course, np.ones(minutes), "valid") / 60
         assert sums.max() == pytest.approx(TABLE.depth_of(minutes, 5), rel=0.01)
-    assert 15 <= int(course.argmax()) <= 25, "the peak is at a third"
+    assert int(course.argmax()) == 15, "the greatest block ends at a third"
+
+
+def test_a_storm_is_even_within_the_shortest_duration_of_the_table():
+    coarse = Idf(np.array([15, 60]), np.array([5]), np.array([[12.0], [20.0]]))
+    course = design_storm(coarse, 5, 60)
+    assert course.max() == pytest.approx(48.0)
+    assert course.sum() / 60 == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    ("period", "minutes", "named"),
+    [(100, 60, "return periods .* not 100"), (1, 60, "not 1"), (5, 2880, "durations")],
+)
+def test_a_storm_beyond_the_table_is_refused(period, minutes, named):
+    with pytest.raises(Invalid, match=named):
+        design_storm(TABLE, period, minutes)
 
 
 def test_members_of_a_forecast():

@@ -3,7 +3,9 @@
 import asyncio
 import datetime as dt
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -22,11 +24,15 @@ from duha_backend.api.services import (
     to_ms,
 )
 from duha_backend.books import Bin
-from duha_backend.drainage.rainfall import AGAIN, judged_minutes
+from duha_backend.drainage.rainfall import AGAIN, EARLIEST_MS, judged_minutes
 from duha_backend.errors import Invalid, NotFound
+from duha_backend.geo import places_of, positions
 from duha_backend.rain.areal import Field, Method
 from duha_backend.rain.events import DesignRain, Idf
 from duha_backend.rain.exchange import (
+    FILLED,
+    MISSING_FLAG,
+    RELIABLE,
     Series,
     from_csv,
     from_pi,
@@ -46,9 +52,9 @@ from duha_backend.rain.statistics import (
     table_of,
 )
 from duha_backend.readings import DAY_MS, LATE, QUARTER_MS, length
-from duha_backend.runoff.live import flat
-from duha_backend.validate import Columns, Examined
+from duha_backend.validate import FUTURE_MS, Array, Columns, Examined
 from duha_contract.messages import Batch
+from duha_contract.quantities import BY_NAME
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 Since = Annotated[dt.datetime | None, Query(description="Start; RFC 3339.")]
@@ -96,7 +102,8 @@ async def sums(services: S) -> dict[str, Any]:
     found = []
     for row, name in enumerate(names):
         days = daily.get(name, {})
-        last = dt.datetime.fromtimestamp(until / 1000, dt.UTC).date()
+        zone = ZoneInfo(services.control.place.zone)
+        last = dt.datetime.fromtimestamp(until / 1000, zone).date()
         course = [days.get(last - dt.timedelta(days=n), 0.0) for n in range(30, -1, -1)]
         known = quality[row, -60:]
         index = float(np.nanmean(known)) if np.isfinite(known).any() else 0.0
@@ -136,9 +143,8 @@ async def field(
     margin = 0.01
     x = np.linspace(min(east) - margin, max(east) + margin, columns)
     y = np.linspace(min(north) - margin, max(north) + margin, columns)
-    points = np.array([flat(b, a) for b in y for a in x])
-    places = np.array([flat(g.latitude, g.longitude) for g in gauges])
-    made = Field(places, points, method)
+    points = positions(np.repeat(y, columns), np.tile(x, columns))
+    made = await asyncio.to_thread(Field, places_of(gauges), points, method)
     depth = await asyncio.to_thread(made.at, fallen)
     return {
         "label": f"interpolated from {int(np.isfinite(fallen).sum())} gauges, not radar",
@@ -224,24 +230,13 @@ async def take(
     if len(raw) > MOST_IMPORT_BYTES:
         raise Invalid(f"an import is {MOST_IMPORT_BYTES // 1_000_000} MB at most")
     series = await asyncio.to_thread(_read, form, raw)
-    messages, bins = [], set()
-    for number, one in enumerate(series):
-        asset = services.live.assets.get(one.location)
-        if asset is None or asset.kind != "rain_gauge":
-            raise NotFound(f"the city has no rain gauge {one.location!r}")
-        if one.unit not in ("mm", ""):
-            raise Invalid(f"{one.location}: rain comes in mm, not {one.unit}")
-        if len(one.times) > MOST_IMPORTED:
-            raise Invalid(f"{one.location}: {MOST_IMPORTED} values at most")
-        examined = _examined(one, asset.cabinet or "city", number)
-        if examined is not None:
-            messages.append(examined)
-            bins |= {
-                round(t * 1000) // QUARTER_MS * QUARTER_MS for t in one.times.tolist()
-            }
+    owners = {name: services.live.assets[name].cabinet for name in _gauges(services)}
+    messages, marks = await asyncio.to_thread(
+        _import, series, owners, services.now_ms()
+    )
+    # Marked before, since a crash may come between, and after, since a roll-up may.
+    await asyncio.to_thread(services.books.mark, marks)
     await services.readings.write(messages, services.now_ms())
-    marks: list[Bin] = [("rain_gauge", "15m", start) for start in bins]
-    marks += [("rain", LATE, start) for start in bins]
     await asyncio.to_thread(services.books.mark, marks)
     taken = sum(len(m.tables[0].values["ts"]) for m in messages)
     await record(
@@ -311,7 +306,7 @@ async def _daily(
     services: Services, start: int, end: int
 ) -> dict[str, dict[dt.date, float]]:
     """Depths of local days of every gauge, from judged minutes."""
-    frame = await services.readings.rain(start, end, 3_600_000, "rain")
+    frame = await services.readings.rain(start, end, QUARTER_MS, "rain")
     zone = services.control.place.zone
     return {
         name: by_day(frame["ts"][mine], frame["rain_mm"][mine], zone)
@@ -338,11 +333,58 @@ async def _series(services: Services, start: int, end: int, *, raw: bool) -> Any
             if raw
             else np.where(words == "missing", np.nan, frame["rain_mm"])
         )
-        flags = np.where(words == "good", 0, np.where(words == "filled", 3, 8))
+        flags = np.select(
+            [words == "good", words == "filled"], [RELIABLE, FILLED], MISSING_FLAG
+        )
         yield Series(
             name, "P.obs", "mm", frame["ts"] / 1000 + 60, value, flags, name,
             asset.latitude, asset.longitude,
         )  # fmt: skip
+
+
+def _import(
+    series: list[Series], owners: Mapping[str, str], now_ms: int
+) -> tuple[list[Examined], list[Bin]]:
+    """Validate series of others; messages to store and the steps to work out again.
+
+    Raises
+    ------
+    NotFound
+        A gauge that the city does not have.
+    Invalid
+        A series whose unit, times or depths cannot be.
+    """
+    if sum(len(one.times) for one in series) > MOST_IMPORTED:
+        raise Invalid(f"an import has {MOST_IMPORTED} values at most")
+    messages, starts = [], set()
+    for number, one in enumerate(series):
+        if one.location not in owners:
+            raise NotFound(f"the city has no rain gauge {one.location!r}")
+        _check_series(one, now_ms)
+        examined = _examined(one, owners[one.location] or "city", number)
+        if examined is not None:
+            messages.append(examined)
+            starts |= set((_ms(one.times) // QUARTER_MS * QUARTER_MS).tolist())
+    marks: list[Bin] = [("rain_gauge", "15m", start) for start in starts]
+    return messages, marks + [("rain", LATE, start) for start in starts]
+
+
+def _check_series(series: Series, now_ms: int) -> None:
+    """Refuse a series that a gauge of the city could not have measured."""
+    if series.unit not in ("mm", ""):
+        raise Invalid(f"{series.location}: rain comes in mm, not {series.unit}")
+    times, values = series.times * 1000, series.values[np.isfinite(series.values)]
+    late = (times < EARLIEST_MS) | (times > now_ms + FUTURE_MS)
+    if late.any():
+        when = dt.datetime.fromtimestamp(float(series.times[late][0]), dt.UTC)
+        raise Invalid(f"{series.location}: {when:%Y-%m-%d} is before 2000 or to come")
+    high = BY_NAME["rain_gauge"]["rain_mm"].high
+    if ((values < 0) | (values > high)).any():
+        raise Invalid(f"{series.location}: a depth is 0 to {high:g} mm")
+
+
+def _ms(times: Array) -> Array:
+    return np.asarray(np.round(times * 1000).astype(np.int64))
 
 
 def _examined(series: Series, controller: str, number: int) -> Examined | None:
@@ -350,15 +392,13 @@ def _examined(series: Series, controller: str, number: int) -> Examined | None:
     known = np.isfinite(series.values)
     if not known.any():
         return None
-    if (series.values[known] < 0).any():
-        raise Invalid(f"{series.location}: rain is not negative")
     times = series.times
     step = np.diff(times, prepend=np.nan)
     usual = float(np.nanmin(step)) if len(times) > 1 else 60.0
     n = int(known.sum())
     columns: dict[str, Any] = {
         "device": [series.location] * n,
-        "ts": np.round(times[known] * 1000).astype(np.int64).tolist(),
+        "ts": _ms(times[known]).tolist(),
         "quality": ["good"] * n,
         "rain_mm": series.values[known].tolist(),
         "interval_s": np.where(np.isnan(step), usual, np.minimum(step, usual))[

@@ -6,26 +6,31 @@ station; so it takes part in everything, with the weight that its distance gives
 
 import asyncio
 import datetime as dt
+import http.client
 import logging
-import urllib.error
+import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from duha_backend.books import Bin, Books
-from duha_backend.errors import BackendError, Invalid
+from duha_backend.errors import Invalid
 from duha_backend.live import Live
 from duha_backend.rain.chmi import STEP_S, TenMinutes, read
 from duha_backend.readings import LATE, QUARTER_MS, Readings
 from duha_backend.validate import Columns, Examined
 from duha_contract.messages import Batch
+from duha_contract.quantities import BY_NAME
+from duha_runtime.supervision import describe
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 300.0
 TIMEOUT_S = 30.0
 MOST_BYTES = 50_000_000
+OLDEST_S, AHEAD_S = 31 * 86_400.0, 60.0
+"""Times of values that are taken, before and after now [s]."""
 
 
 class External:
@@ -54,12 +59,17 @@ class External:
         for source in self._sources:
             try:
                 raw = await asyncio.to_thread(fetch, source.replace("{date}", day))
-                count += await self._store(await asyncio.to_thread(read, raw))
+                found = await asyncio.to_thread(read, raw)
+                count += await self._store(plausible(found, now_ms / 1000))
                 self.problems.pop(source, None)
-            except (BackendError, OSError) as error:
-                self.problems[source] = str(error)
-                log.warning("rain of others: %s: %s", source, error)
+            except Exception as error:  # noqa: BLE001 - a source of others never ends rain
+                self._failed(source, describe(error))
         return count
+
+    def _failed(self, source: str, problem: str) -> None:
+        if self.problems.get(source) != problem:
+            log.warning("rain of others: %s: %s", source, problem)
+        self.problems[source] = problem
 
     async def _store(self, values: Sequence[TenMinutes]) -> int:
         gauges = {
@@ -92,22 +102,52 @@ class External:
         return sum(len(mine) for mine in fresh.values())
 
 
+def plausible(values: Sequence[TenMinutes], now: float) -> list[TenMinutes]:
+    """Values that a gauge could have measured lately; others would hide what follows.
+
+    Parameters
+    ----------
+    values : sequence of TenMinutes
+        As the source gives them.
+    now : float
+        POSIX time [s].
+    """
+    high = BY_NAME["rain_gauge"]["rain_mm"].high
+    return [
+        one
+        for one in values
+        if now - OLDEST_S <= one.t <= now + AHEAD_S and 0 <= one.mm <= high
+    ]
+
+
 def fetch(source: str) -> bytes:
-    """A file or an http address.
+    """Read a file or an http address.
 
     Raises
     ------
     Invalid
-        It cannot be read, or is too large.
+        It cannot be read, is too large, or takes too long.
     """
     try:
         if source.startswith(("http://", "https://")):
             with urllib.request.urlopen(source, timeout=TIMEOUT_S) as answer:  # noqa: S310
-                raw: bytes = answer.read(MOST_BYTES + 1)
+                raw = _whole(answer)
         else:
-            raw = Path(source).read_bytes()
-    except urllib.error.URLError as error:
-        raise Invalid(f"cannot be read: {error.reason}") from None
+            with Path(source).open("rb") as file:
+                raw = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Invalid(f"cannot be read: {error}") from None
     if len(raw) > MOST_BYTES:
         raise Invalid(f"is larger than {MOST_BYTES // 1_000_000} MB")
     return raw
+
+
+def _whole(answer: Any) -> bytes:
+    """Body of an answer; a server that sends a byte now and then does not hold us."""
+    until, parts, size = time.monotonic() + 4 * TIMEOUT_S, [], 0
+    while size <= MOST_BYTES and (part := answer.read1(65_536)):
+        if time.monotonic() > until:
+            raise Invalid(f"does not end within {4 * TIMEOUT_S:.0f} s")
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)

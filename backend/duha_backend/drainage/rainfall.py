@@ -6,6 +6,7 @@ again; so is everything since a rule or a calibration that changes.
 """
 
 import asyncio
+import copy
 import datetime as dt
 import logging
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from duha_backend.books import Books
+from duha_backend.books import Books, Marked
+from duha_backend.geo import places_of
 from duha_backend.live import Live
 from duha_backend.rain.areal import Field
 from duha_backend.rain.quality import FLAGS, Rules
@@ -26,14 +28,22 @@ from duha_backend.rain.series import (
     fives,
     judged_last,
     made,
+    moment_ms,
     quality_words,
     spread,
     worked_on,
 )
-from duha_backend.readings import DAY_MS, LATE, QUARTER_MS, Frame, Readings, length
+from duha_backend.readings import (
+    DAY_MS,
+    LATE,
+    QUARTER_MS,
+    Frame,
+    Readings,
+    length,
+)
 from duha_backend.registry import Registry
 from duha_backend.runoff.catchments import Catchment, Tier1
-from duha_backend.runoff.live import areal, flat
+from duha_backend.runoff.live import areal
 from duha_backend.validate import Array
 
 if TYPE_CHECKING:
@@ -50,8 +60,13 @@ AGAIN = "again"
 """Marks since when somebody wants everything judged again."""
 ALARM_STEPS, MISSING_STEPS = 12, 3
 """What was wrong within an hour still is; a quarter without data is missing data."""
+EARLIEST_MS = 946_684_800_000
+"""2000-01-01: older rain is an error in somebody's dates [ms]."""
 SINK_MS = 3 * 3_600_000
 """So far a late value reaches into the judgement of what came after it."""
+
+
+Mark = tuple[str, Marked, int, str]
 
 
 class Rainfall:
@@ -90,8 +105,8 @@ class Rainfall:
         self._history = np.empty((0, 0))
         self._flags = np.empty((0, 0))
         self._frost = np.empty(0)
-        self.places = np.empty((0, 2))
-        self.field = Field(np.empty((0, 2)), np.empty((0, 2)))
+        self.places = places_of(())
+        self.field = Field(self.places, self.places)
         self.tier1 = Tier1(())
         self.moved = asyncio.Condition()
 
@@ -134,10 +149,8 @@ class Rainfall:
         if self._seen[0] >= 0:
             self._changed(care, rules)
         self.gauges, self._care, self._rules = assets, care, rules
-        places = [flat(a.latitude, a.longitude) for a in assets]
-        self.places = np.array(places, dtype=float).reshape(-1, 2)
-        centres = [flat(c.latitude, c.longitude) for c in catchments]
-        self.field = Field(self.places, np.array(centres).reshape(-1, 2))
+        self.places = places_of(assets)
+        self.field = Field(self.places, places_of(catchments))
         if tuple(catchments) != self.tier1.catchments:
             self.tier1 = Tier1(catchments)
             if self.done is not None:
@@ -193,17 +206,18 @@ class Rainfall:
         self.tier1.step(areal(self.field, rain).T)
 
     async def _finish(self, start: int, end: int) -> None:
+        """Judge and store a span; the state moves on only once everything is stored."""
         raw, temperature = await self._read(start, end)
         history = np.concatenate((self._history, fives(raw)), axis=1)
         frost = np.concatenate((self._frost, temperature))
         found = await self._judged(history, frost, raw, start)
+        await self._put(start, found, temperature)
+        tier1 = await self._run_off(start, found.rain)
         keep = HISTORY_MS // FIVE_MS
         self._history, self._frost = history[:, -keep:], frost[-keep:]
         judged = np.concatenate((self._flags, found.flags[:, ::FIVE]), axis=1)
         self._flags = judged[:, -ALARM_STEPS:]
-        self.last = found
-        await self._put(start, found, temperature)
-        await self._run_off(start, found.rain)
+        self.last, self.tier1 = found, tier1
 
     async def _judged(
         self, history: Array, frost: Array, raw: Array, start: int
@@ -293,13 +307,13 @@ class Rainfall:
             },
         )
 
-    async def _run_off(self, start: int, rain: Array) -> None:
-        """Rain over the catchments and what runs off them, by the model always on."""
-        catchments = self.tier1.catchments
+    async def _run_off(self, start: int, rain: Array) -> Tier1:
+        """Store rain over the catchments and their runoff; return the model after it."""
+        catchments, tier1 = self.tier1.catchments, copy.deepcopy(self.tier1)
         if not catchments:
-            return
+            return tier1
         over = areal(self.field, rain)
-        flow = await asyncio.to_thread(self.tier1.step, over.T)
+        flow = await asyncio.to_thread(tier1.step, over.T)
         count = over.shape[1]
         words = np.where(np.isnan(over).ravel(), "missing", "good").astype(object)
         names = np.array([c.id for c in catchments], dtype=object)
@@ -314,26 +328,42 @@ class Rainfall:
                 "runoff_l_s": flow.T.ravel(),
             },
         )
+        return tier1
 
     # -- what is judged again -------------------------------------------------------------
 
     async def _late(self) -> None:
-        """Judge quarters again of which readings have come since."""
-        marked = await asyncio.to_thread(self._books.marked)
-        for kind, step, start, mark in marked:
-            if step != LATE:
-                continue
+        """Judge the newest day with late readings again.
+
+        One day a call: an import of a month of rain must not hold up what falls now.
+        """
+        marked = await asyncio.to_thread(self._books.marked, LATE)
+        for kind, _, start, mark in marked:
             if kind == AGAIN:
-                self.again(start)
+                self.again(max(start, EARLIEST_MS))
                 await asyncio.to_thread(self._books.unmark, kind, LATE, start, mark)
-                continue
-            if self.done is None or start + QUARTER_MS > self.done:
-                continue
-            raw, _ = await self._read(start, start + QUARTER_MS)
-            stored, _ = await self._stored(start, start + QUARTER_MS)
-            if not np.allclose(raw, stored, atol=1e-8, equal_nan=True):
-                await self._redo(start, min(self.done, start + SINK_MS), fresh=True)
+        done = self.done
+        if done is None:
+            return
+        day = newest_day([m for m in marked if m[0] != AGAIN], done)
+        if day:
+            await self._redo_day(day, done)
+        for kind, _, start, mark in day:
             await asyncio.to_thread(self._books.unmark, kind, LATE, start, mark)
+
+    async def _redo_day(self, marks: Sequence[Mark], done: int) -> None:
+        """Judge the quarters of one day again, and what they reach into."""
+        first, last = marks[0][2], marks[-1][2]
+        if first < EARLIEST_MS:
+            log.warning("rain: late readings before 2000 are left alone")
+            return
+        raw, _ = await self._read(first, last + QUARTER_MS)
+        stored, _ = await self._stored(first, last + QUARTER_MS)
+        if np.allclose(raw, stored, atol=1e-8, equal_nan=True):
+            return
+        end = min(done, last + QUARTER_MS + SINK_MS)
+        for start in range(first, end, DAY_MS):  # a calibration holds from a day on
+            await self._redo(start, min(end, start + DAY_MS), fresh=True)
 
     async def _judge_again(self) -> None:
         """One day of what is to be judged again."""
@@ -426,6 +456,20 @@ async def judged_minutes(
     return rain, quality
 
 
+def newest_day(marks: Sequence[Mark], done: int) -> list[Mark]:
+    """Marks of the newest UTC day whose quarters are over, the oldest first.
+
+    Parameters
+    ----------
+    marks : sequence of Mark
+        Kind, step, start [ms] and mark of quarters.
+    done : int
+        Up to when rain is judged [ms].
+    """
+    due = sorted((m for m in marks if m[2] + QUARTER_MS <= done), key=lambda m: m[2])
+    return [m for m in due if m[2] // DAY_MS == due[-1][2] // DAY_MS]
+
+
 def _alarms(reasons: Sequence[str]) -> list[tuple[str, str]]:
     blocked = [r for r in reasons if r in ("blocked", "partly_blocked")]
     silent = ("missing", "maintenance", "frozen", "suspect", *blocked)
@@ -445,7 +489,7 @@ def _since(care: GaugeCare | None) -> int:
     days = [c.since for c in care.calibrations] if care else []
     spells = [s.start for s in care.maintenance] if care else []
     times = [dt.datetime.combine(d, dt.time(), dt.UTC) for d in days] + spells
-    return round(min(t.timestamp() for t in times) * 1000) if times else 2**62
+    return round(min(moment_ms(t) for t in times)) if times else 2**62
 
 
 def _where(frame: Frame, at: dict[str, int], start: int) -> tuple[Array, Array, Array]:

@@ -13,13 +13,14 @@ from duha_backend.drainage.jobs import all_jobs, run_jobs
 from duha_backend.drainage.rainfall import judged_minutes
 from duha_backend.drainage.runs import Run, Runs
 from duha_backend.errors import BackendError, Invalid, NotFound
+from duha_backend.geo import places_of
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import DesignRain
 from duha_backend.rain.series import MINUTE_MS
 from duha_backend.readings import Readings
 from duha_backend.registry import Registry
 from duha_backend.runoff.inp import describe, parse
-from duha_backend.runoff.live import MOST_MM_H, SwmmModel, areal, flat, rain_field
+from duha_backend.runoff.live import MOST_MM_H, SwmmModel, areal, rain_field
 from duha_backend.runoff.study import Job, Outcome, Rain
 from duha_backend.runoff.watch import design_storm
 
@@ -181,7 +182,7 @@ class Studies:
         if np.isnan(rain).all():
             raise NotFound("there is no judged rain in this span")
         names = list(describe(parse(model.raw)).gauges)
-        places = np.array([flat(g.latitude, g.longitude) for g in gauges])
+        places = places_of(gauges)
         field = Field(places, rain_field(model, names, gauges))
         over = np.minimum(np.nan_to_num(areal(field, rain).T) * 60, MOST_MM_H)
         return Rain(

@@ -1,6 +1,6 @@
 """Rain between the gauges: Thiessen, inverse distances, kriging. Pure.
 
-Places are (n, 2) arrays of metres. Weights are kept for each set of gauges that are valid,
+Places are (n, k) arrays of metres, as `duha_backend.geo.positions` gives them. Weights are kept for each set of gauges that are valid,
 so that a minute of rain over a city is one product of matrices. A gauge without a value
 (NaN) is left out; where nobody has one there is no value.
 """
@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from duha_backend.geo import distances
 from duha_backend.validate import Array
 
 Method = Literal["idw", "thiessen", "kriging"]
@@ -23,7 +24,7 @@ class Field:
 
     Parameters
     ----------
-    gauges, points : (g, 2), (p, 2) arrays
+    gauges, points : (g, k), (p, k) arrays
         Places [m].
     method : {"idw", "thiessen", "kriging"}
         How gauges are weighed. Kriging falls back to inverse distances where its equations
@@ -31,10 +32,10 @@ class Field:
     """
 
     def __init__(self, gauges: Array, points: Array, method: Method = "idw") -> None:
-        self._gauges = np.asarray(gauges, dtype=float).reshape(-1, 2)
-        self._points = np.asarray(points, dtype=float).reshape(-1, 2)
+        self._gauges = np.asarray(gauges, dtype=float)
+        self._points = np.asarray(points, dtype=float)
         self._method = method
-        self._distance = _distances(self._points, self._gauges)
+        self._distance = distances(self._points, self._gauges)
         self._kept: dict[bytes, Array] = {}
 
     @property
@@ -75,15 +76,11 @@ class Field:
         if self._method == "thiessen":
             return _nearest(distance)
         if self._method == "kriging":
-            between = _distances(self._gauges[valid], self._gauges[valid])
+            between = distances(self._gauges[valid], self._gauges[valid])
             found = _kriged(between, distance)
             if found is not None:
                 return found
         return _inverse(distance)
-
-
-def _distances(some: Array, others: Array) -> Array:
-    return np.asarray(np.hypot(*np.moveaxis(some[:, None] - others[None], -1, 0)))
 
 
 def _nearest(distance: Array) -> Array:

@@ -59,9 +59,10 @@ def corrected(measured_mm_h: Array, calibration: Calibration) -> Array:
     """
     measured = np.asarray(measured_mm_h, dtype=float)
     if calibration.points:
-        x, y = np.array([(0.0, 1.0), *((m, t / m) for m, t in calibration.points)]).T
-        x[0], y[0] = 0.0, y[1] if len(y) > 1 else 1.0
-        return np.asarray(measured * np.interp(measured, x, y))
+        x, y = np.array([(0.0, 0.0), *calibration.points]).T
+        beyond = measured * (y[-1] / x[-1])
+        inside = np.interp(measured, x, y)
+        return np.asarray(np.where(measured > x[-1], beyond, inside))
     lost = calibration.tip_loss_s * measured / (3600 * calibration.mm_per_tip)
     return np.asarray(measured / (1 - np.minimum(lost, 1 - 1 / MOST_FACTOR)))
 

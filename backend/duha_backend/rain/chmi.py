@@ -33,10 +33,11 @@ def read(raw: bytes | str) -> list[TenMinutes]:
         It is no such document, or a row is none.
     """
     try:
-        document = json.loads(raw)
+        table = next(_tables(json.loads(raw)), None)
+    except RecursionError:
+        raise Invalid("no open data of ČHMÚ: nested too deeply") from None
     except ValueError as error:
         raise Invalid(f"no open data of ČHMÚ: {error}") from None
-    table = next(_tables(document), None)
     if table is None:
         raise Invalid("no open data of ČHMÚ: no table with header and values")
     names = [name.strip().upper() for name in table["header"].split(",")]
@@ -50,7 +51,7 @@ def read(raw: bytes | str) -> list[TenMinutes]:
             moment = dt.datetime.fromisoformat(str(row[time]))
             aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
             mm = float(row[value])
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
             raise Invalid(f"row {number} of the open data: {error}") from None
         if mm >= 0:
             found.append(TenMinutes(str(row[station]), aware.timestamp(), mm))

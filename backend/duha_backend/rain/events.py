@@ -177,7 +177,15 @@ class Idf:
         return cls(table[:, 0], np.array(periods), table[:, 1:])
 
     def depth_of(self, duration_min: float, period_a: float) -> float:
-        """Depth [mm] of a duration [min] and return period [a], log-log between points."""
+        """Depth [mm] of a duration [min] and return period [a], log-log between points.
+
+        Raises
+        ------
+        Invalid
+            The table does not reach so far: its last depth would pass for a rarer one.
+        """
+        _within("return periods", period_a, self.periods, "a")
+        _within("durations", duration_min, self.durations, "min")
         column = [
             self._over_durations(n, duration_min) for n in range(len(self.periods))
         ]
@@ -205,3 +213,12 @@ class Idf:
     def _over_durations(self, number: int, duration_min: float) -> float:
         x, y = np.log(self.durations), np.log(self.depth[:, number])
         return float(np.exp(np.interp(np.log(duration_min), x, y)))
+
+
+def _within(of: str, value: float, known: Array, unit: str) -> None:
+    """Refuse a value beyond the ends of a table; a hair is rounding."""
+    low, high = float(known[0]), float(known[-1])
+    if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+        raise Invalid(
+            f"the design rain table has {of} from {low:g} to {high:g} {unit}, not {value:g}"
+        )

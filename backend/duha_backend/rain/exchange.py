@@ -8,6 +8,7 @@ import csv
 import datetime as dt
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,10 @@ from duha_backend.errors import Invalid
 from duha_backend.validate import Array
 
 MISSING = "-999.0"
-STEP_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+RELIABLE, FILLED, UNRELIABLE, MISSING_FLAG = 0, 5, 6, 9
+"""Quality flags of Delft-FEWS: original, corrected or completed (0, 1, 2 reliable; 3, 4, 5
+doubtful; 6, 7, 8 unreliable); 9 missing."""
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError, csv.Error)
 
 
 class Series(NamedTuple):
@@ -32,7 +36,7 @@ class Series(NamedTuple):
     values : (n,) float64
         NaN where there is none.
     flags : (n,) int
-        FEWS flags: 0 original reliable, 3 doubtful, 6 unreliable, 8 missing.
+        FEWS flags: 0 original reliable, 5 completed and doubtful, 9 missing.
     name : str
         Of the place.
     latitude, longitude : float or None
@@ -82,7 +86,7 @@ def _one(series: Series, module: str) -> dict[str, Any]:
         {
             **_date(t),
             "value": MISSING if np.isnan(value) else f"{value:.6g}",
-            "flag": str(8 if np.isnan(value) else flag),
+            "flag": str(MISSING_FLAG if np.isnan(value) else flag),
         }
         for t, value, flag in zip(
             series.times.tolist(),
@@ -107,7 +111,7 @@ def _date(t: float) -> dict[str, str]:
 
 
 def from_pi(raw: bytes | str) -> list[Series]:
-    """Series from PI-JSON.
+    """Series from PI-JSON; values that are flagged as unreliable count as missing.
 
     Raises
     ------
@@ -118,7 +122,11 @@ def from_pi(raw: bytes | str) -> list[Series]:
         document = json.loads(raw)
         zone = dt.timezone(dt.timedelta(hours=float(document.get("timeZone", 0) or 0)))
         found = document["timeSeries"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if not isinstance(found, list):
+            raise TypeError("timeSeries is no list")
+    except RecursionError:
+        raise Invalid("no PI-JSON: nested too deeply") from None
+    except _WRONG as error:
         raise Invalid(f"no PI-JSON: {error}") from None
     return [_read(number, each, zone) for number, each in enumerate(found, 1)]
 
@@ -133,10 +141,13 @@ def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
         for place, event in enumerate(events, 1):
             where = f"series {number} ({header['locationId']}), event {place}"
             moment = dt.datetime.fromisoformat(f"{event['date']}T{event['time']}")
-            value = float(event["value"])
+            value, flag = float(event["value"]), int(event.get("flag", RELIABLE))
+            if not 0 <= flag <= MISSING_FLAG:
+                raise ValueError(f"flag {flag} is none of FEWS")
             times.append(moment.replace(tzinfo=zone).timestamp())
-            values.append(np.nan if value == missing else value)
-            flags.append(int(event.get("flag", 0)))
+            lost = value == missing or math.isnan(value) or flag >= UNRELIABLE
+            values.append(np.nan if lost else _finite(value))
+            flags.append(flag)
         return Series(
             str(header["locationId"]), str(header["parameterId"]),
             str(header.get("units", "")), np.array(times, dtype=float),
@@ -144,12 +155,19 @@ def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
             str(header.get("stationName", "")), _place(header, "lat"), _place(header, "lon"),
             header.get("type", "accumulative") == "accumulative",
         )  # fmt: skip
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _WRONG as error:
         raise Invalid(f"{where}: {type(error).__name__} {error}") from None
 
 
 def _place(header: dict[str, Any], name: str) -> float | None:
-    return float(header[name]) if header.get(name) not in (None, "") else None
+    return _finite(float(header[name])) if header.get(name) not in (None, "") else None
+
+
+def _finite(value: float) -> float:
+    """A number as it is; NaN and infinity are none."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return value
 
 
 def to_swmm(series: Sequence[Series]) -> str:
@@ -181,22 +199,26 @@ def from_csv(text: str) -> list[Series]:
     Invalid
         Names the row that is no such thing.
     """
-    header = text.split("\n", 1)[0]
+    header = text.split("\n", 1)[0][:1000]
     separator = max(";,\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")), delimiter=separator)
-    names = [name.strip().lower() for name in reader.fieldnames or ()]
+    try:
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise Invalid(f"the header: {error}") from None
     if not {"gauge", "time", "rain_mm"} <= set(names):
         raise Invalid(f"the header has gauge, time and rain_mm, not {', '.join(names)}")
     reader.fieldnames = names
     rows: dict[str, list[tuple[float, float]]] = {}
-    for number, row in enumerate(reader, 2):
-        try:
+    number = 1
+    try:
+        for number, row in enumerate(reader, 2):  # noqa: B007 - named in the error
             moment = dt.datetime.fromisoformat(row["time"].strip())
             aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-            depth = float(row["rain_mm"].strip().replace(",", "."))
-        except (ValueError, AttributeError) as error:
-            raise Invalid(f"row {number}: {error}") from None
-        rows.setdefault(row["gauge"].strip(), []).append((aware.timestamp(), depth))
+            depth = _finite(float(row["rain_mm"].strip().replace(",", ".")))
+            rows.setdefault(row["gauge"].strip(), []).append((aware.timestamp(), depth))
+    except _WRONG as error:
+        raise Invalid(f"row {number}: {error}") from None
     return [_series(gauge, found) for gauge, found in rows.items()]
 
 
@@ -220,9 +242,9 @@ def from_swmm(text: str, step_s: float = 60.0) -> list[Series]:
             year, month, day, hour, minute = (int(part) for part in date)
             moment = dt.datetime(year, month, day, hour, minute, tzinfo=dt.UTC)
             rows.setdefault(station, []).append(
-                (moment.timestamp() + step_s, float(depth))
+                (moment.timestamp() + step_s, _finite(float(depth)))
             )
-        except (ValueError, TypeError) as error:
+        except _WRONG as error:
             raise Invalid(f"line {number} of the rain file: {error}") from None
     return [_series(station, found) for station, found in rows.items()]
 

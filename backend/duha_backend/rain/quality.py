@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from duha_backend.geo import distances
 from duha_backend.validate import Array
 
 FLAGS = (
@@ -107,7 +108,7 @@ def judge(
     ----------
     rain_mm : (g, t) array
         Depth of each step of five minutes [mm]; NaN where nothing came.
-    places : (g, 2) array
+    places : (g, k) array
         Places [m].
     rules : Rules, optional
         Thresholds.
@@ -155,7 +156,7 @@ def judge(
 def neighbours(places: Array, rules: Rules) -> list[Array]:
     """The nearest gauges of each one, those not too far."""
     at = np.asarray(places, dtype=float)
-    apart = np.hypot(*np.moveaxis(at[:, None] - at[None], -1, 0))
+    apart = distances(at, at)
     found = []
     for gauge, row in enumerate(apart):
         order = [i for i in np.argsort(row, kind="stable").tolist() if i != gauge]

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from duha_backend.errors import Invalid
+from duha_backend.geo import distances
 from duha_backend.rain.areal import Field
 from duha_backend.rain.calibration import Calibration, corrected, in_force
 from duha_backend.rain.quality import Judged, Rules, judge
@@ -59,6 +60,8 @@ class GaugeCare(msgspec.Struct, frozen=True, omit_defaults=True):
         """Raise Invalid for what cannot be."""
         for calibration in self.calibrations:
             calibration.check()
+        if any(t.tzinfo is None for s in self.maintenance for t in (s.start, s.end)):
+            raise Invalid(f"gauge {self.id}: times of work need a zone, e.g. 12:00Z")
         if any(spell.end <= spell.start for spell in self.maintenance):
             raise Invalid(f"gauge {self.id}: work ends after it begins")
 
@@ -185,7 +188,7 @@ def made(
         Minutes [mm].
     judged : Judged
         Of the same time, in steps of five minutes.
-    places : (g, 2) array
+    places : (g, k) array
         Places [m].
     calibrations : sequence of sequences
         Of each gauge.
@@ -211,7 +214,7 @@ def fill(rain: Array, places: Array, near_m: float) -> Array:
     """Rain of each gauge by its neighbours' (inverse distances); NaN with less than two."""
     found = np.full(rain.shape, np.nan)
     holes = np.isnan(rain)
-    apart = np.hypot(*np.moveaxis(places[:, None] - places[None], -1, 0))
+    apart = distances(places, places)
     for gauge in np.flatnonzero(holes.any(axis=1)).tolist():
         near = np.flatnonzero((apart[gauge] <= near_m) & (apart[gauge] > 0))
         if len(near) < LEAST_NEIGHBOURS:
@@ -232,9 +235,15 @@ def worked_on(
     found = np.zeros((len(gauges), steps), dtype=bool)
     for row, gauge in enumerate(gauges):
         for spell in care[gauge].maintenance if gauge in care else ():
-            begin = spell.start.timestamp() * 1000 - FIVE * MINUTE_MS
-            found[row] |= (times > begin) & (times < spell.end.timestamp() * 1000)
+            begin = moment_ms(spell.start) - FIVE * MINUTE_MS
+            found[row] |= (times > begin) & (times < moment_ms(spell.end))
     return found
+
+
+def moment_ms(moment: dt.datetime) -> float:
+    """POSIX time of a moment [ms]; one without a zone, of an older document, is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return aware.timestamp() * 1000
 
 
 def quality_words(minutes: Minutes) -> Array:

@@ -159,7 +159,10 @@ def table_of(daily: dict[dt.date, float], every: str) -> list[dict[str, Any]]:
 
 
 def by_day(ts: Array, rain_mm: Array, zone: str) -> dict[dt.date, float]:
-    """Depth of each local day [mm] from sums of quarters or hours at times [ms]."""
+    """Depth of each local day [mm] from sums of quarter-hours at times [ms].
+
+    Hours would not do: zones differ from UTC by multiples of a quarter-hour.
+    """
     where = ZoneInfo(zone)
     found: dict[dt.date, float] = {}
     for t, depth in zip(ts.tolist(), rain_mm.tolist(), strict=True):

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from duha_backend.errors import Invalid
+from duha_backend.geo import places_of, positions
 from duha_backend.lighting.inventory import Asset
 from duha_backend.rain.areal import Field
 from duha_backend.runoff.inp import LARGEST_BYTES, describe, parse
@@ -72,7 +73,7 @@ class SwmmModel(msgspec.Struct, frozen=True, omit_defaults=True):
 def rain_field(
     model: SwmmModel, names: Sequence[str], gauges: Sequence[Asset]
 ) -> Array:
-    """Where each rain gage of a model lies: (n, 2) of metres.
+    """Position of each rain gage of a model, (n, 3) [m].
 
     Parameters
     ----------
@@ -88,10 +89,11 @@ def rain_field(
     Invalid
         A gauge is named that the city does not have.
     """
-    at = {gauge.id: flat(gauge.latitude, gauge.longitude) for gauge in gauges}
-    middle = np.mean(list(at.values()), axis=0) if at else np.zeros(2)
+    places = places_of(gauges)
+    at = {gauge.id: place for gauge, place in zip(gauges, places, strict=True)}
+    middle = places.mean(axis=0) if at else np.zeros(3)
     if model.latitude is not None and model.longitude is not None:
-        middle = np.array(flat(model.latitude, model.longitude))
+        middle = positions(model.latitude, model.longitude)[0]
     found = []
     for name in names:
         place = model.gauges.get(name, Place(name if name in at else ""))
@@ -102,16 +104,10 @@ def rain_field(
                 )
             found.append(at[place.gauge])
         elif place.latitude is not None and place.longitude is not None:
-            found.append(flat(place.latitude, place.longitude))
+            found.append(positions(place.latitude, place.longitude)[0])
         else:
-            found.append(tuple(middle))
-    return np.array(found, dtype=float).reshape(-1, 2)
-
-
-def flat(latitude: float, longitude: float) -> tuple[float, float]:
-    """Place in metres, near enough over a city [m]."""
-    east = longitude * np.cos(np.radians(latitude))
-    return 111_200 * latitude, 111_200 * float(east)
+            found.append(middle)
+    return np.array(found, dtype=float).reshape(-1, 3)
 
 
 def areal(field: Field, rain_mm: Array) -> Array:

@@ -126,16 +126,25 @@ def design_storm(
     """A storm of the city's design rain, minute by minute [mm/h].
 
     Depths of every duration are met around its peak (Euler type II, DWA-A 118: the blocks
-    of the table by size, the greatest at a third of the storm, those before it rising).
+    of the table by size, the greatest one ends at a third of the storm, those before it
+    rise). Within the table's shortest duration the intensity is even: the table says
+    nothing of shorter bursts.
+
+    Raises
+    ------
+    Invalid
+        The table does not reach to this return period or duration.
     """
     steps = minutes // step_min
+    shortest = float(table.durations[0])
     depths = [
-        table.depth_of((n + 1) * step_min, period_a) if n >= 0 else 0.0
-        for n in range(steps)
+        table.depth_of(max(shortest, n * step_min), period_a)
+        * min(1.0, n * step_min / shortest)
+        for n in range(1, steps + 1)
     ]
     blocks = np.diff(np.array([0.0, *depths]))
     blocks = np.sort(blocks)[::-1]
-    before = round(steps / 3)
+    before = max(0, round(steps / 3) - 1)
     order = [*blocks[: before + 1][::-1], *blocks[before + 1 :]]
     return np.repeat(np.array(order) * 60 / step_min, step_min)
 
