@@ -125,11 +125,13 @@ def test_drift_is_healed_and_reported(executor):
     first = executor.report(1)
     assert first is not None
     assert (first.revision, first.applied, first.diverged) == (1, 2, ())
+    executor.reported(first)
     assert executor.report(2) is None
     executor.saw("L1", 77.0)  # somebody turned the knob
     report = executor.report(3)
     assert report is not None
     assert report.diverged == ("L1",)
+    executor.reported(report)
     assert executor.to_write(now, RETRY_S) == {"L1": 40}
     obey(executor, now, RETRY_S)
     healed = executor.report(4)

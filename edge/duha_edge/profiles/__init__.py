@@ -1,5 +1,6 @@
 """Device profiles: how the registers of one product become quantities. Data, not code."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -27,8 +28,9 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a point may be written.
 
-    `low` and `high` are the range [unit of the quantity] that may ever be written. What
-    was written is read back unless `verify` says that the product cannot; `fade_s` [s] is how
+    `low` and `high` are the range [unit of the quantity] that may ever be written; with
+    `off` 0 may, too: gear with ``low = 10`` that dims to 10 % and goes out at 0. Where
+    neither allows 0, the light stays at `low` and is reported. What was written is read back unless `verify` says that the product cannot; `fade_s` [s] is how
     long the product takes until the point shows what was written. `function` is the Modbus
     function of the write.
     """
@@ -38,6 +40,17 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function: Literal[6, 16] = 6
     verify: bool = True
     fade_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+    off: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether a value may be written."""
+        return self.low <= value <= self.high or (self.off and value == 0)
+
+    def nearest(self, level: int) -> int:
+        """The whole level nearest to `level` that may be written."""
+        if self.allows(level):
+            return level
+        return max(math.ceil(self.low), min(math.floor(self.high), level))
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -311,6 +324,10 @@ def _wrong(point: Point, known: Mapping[str, object]) -> str | None:
         return "bits, and only bits, lie in coils and discrete inputs"
     if point.scale == 0:
         return "a scale of 0 tells nothing"
+    if point.write is not None and not (
+        -math.inf < point.write.low <= point.write.high < math.inf
+    ):
+        return "its write range has no value"
     if point.write is not None and (point.words != 1 or point.table != "holding"):
         return "only a single holding register can be written"
     return None
