@@ -183,7 +183,7 @@ def test_lamps_are_lit_while_the_sun_is_down_wherever_on_earth(
     executor = Executor(["L1"], place, tmp_path / "desired.json")
     programmes = {} if programme is None else {"p": programme}
     calendar = None if programme is None else Calendar("c", "C", "p")
-    if programme is not None:
+    if programme is not None and calendar is not None:
         document = Desired(1, 1, "h", 0, place, (programme,), (calendar,), {"*": "c"})
         assert executor.accept(document)
     shown = levels(programmes, calendar, (), (), Sun(place), times, "L1")

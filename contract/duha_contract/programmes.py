@@ -356,7 +356,8 @@ def _lines(programme: Programme, place: Place, date: dt.date) -> list[_Line]:
         if fade and (following is None or end < following.t):
             lines.append(_Line(end, wanted, wanted, 0.0, point.number))
     if len(dark) > 1 and dark[-1].sunset > lines[-1].t:
-        lines.append(_Line(dark[-1].sunset, *[points[0].step.level] * 2, 0.0, 1))
+        level = points[0].step.level
+        lines.append(_Line(dark[-1].sunset, level, level, 0.0, 1))
     return lines
 
 

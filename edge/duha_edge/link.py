@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import aiomqtt
 
@@ -115,8 +113,8 @@ class Link:
             broker.port,
             identifier=f"duha-{site.city}-{site.controller}",
             username=broker.username,
-            password=_password(broker),
-            tls_context=_tls(broker),
+            password=broker.password(),
+            tls_context=broker.tls(),
             will=aiomqtt.Will(self._topic("status"), gone, qos=1, retain=True),
             keepalive=15,
             timeout=PUBLISH_S,
@@ -220,15 +218,3 @@ class Link:
 
     def _topic(self, leaf: str) -> str:
         return build(self._site.city, self._site.controller, leaf)  # type: ignore[arg-type]
-
-
-def _password(broker: Broker) -> str | None:
-    if broker.password_file is None:
-        return None
-    return Path(broker.password_file).read_text("utf-8").strip()
-
-
-def _tls(broker: Broker) -> ssl.SSLContext | None:
-    if broker.tls_ca is None:
-        return None
-    return ssl.create_default_context(cafile=broker.tls_ca)

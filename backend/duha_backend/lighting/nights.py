@@ -64,7 +64,8 @@ def levels(
             np.minimum(1.0, since[here] / override.fade_s) if override.fade_s else 1.0
         )
         found[here] = planned[here] + (override.level - planned[here]) * share
-    return np.clip(np.nan_to_num(found, nan=100.0), 0.0, 100.0)
+    found[np.isnan(found)] = 100.0
+    return found.clip(0.0, 100.0)
 
 
 def _planned(

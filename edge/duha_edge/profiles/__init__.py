@@ -288,7 +288,9 @@ def parse(text: str) -> Profile:
     """
     try:
         profile = msgspec.convert(tomllib.loads(text), Profile)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except RecursionError:
+        raise ConfigError("profile: nested too deeply") from None
+    except ValueError as error:  # of TOML or of the schema
         raise ConfigError(f"profile: {error}") from None
     known = BY_NAME.get(profile.kind)
     if known is None:
@@ -322,8 +324,10 @@ def _wrong(point: Point, known: Mapping[str, object]) -> str | None:
         return "this kind of device has no such quantity"
     if (point.table in BITS) != (point.type == "bit"):
         return "bits, and only bits, lie in coils and discrete inputs"
-    if point.scale == 0:
-        return "a scale of 0 tells nothing"
+    if point.scale == 0 or not math.isfinite(point.scale):
+        return "a scale is a number other than 0"
+    if not math.isfinite(point.offset):
+        return "an offset is a number"
     if point.write is not None and not (
         -math.inf < point.write.low <= point.write.high < math.inf
     ):
