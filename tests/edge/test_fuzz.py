@@ -43,7 +43,7 @@ DOCUMENT = Desired(
     Drying(), 3,
 )  # fmt: skip
 ACK = Ack(1, "outbox", ((1, 5), (7, 9)))
-NASTY = (
+NASTY: tuple[object, ...] = (
     None, True, -1, 0, 1, 10**30, -(10**18), 2**53, 2**63, 1e308, -1e9, 1e-320, 0.5, "",
     "\0", "x" * 5000, "No/Where", "Europe", "../../etc/passwd", "25:99", "sunset+999",
     "sunrise-999", "12:00", "*", [], {}, [[]], [None], ["L1"], {"a": 1}, "9999-12-31",

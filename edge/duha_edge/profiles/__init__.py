@@ -21,6 +21,7 @@ WORDS: dict[str, int] = {
     "u16": 1, "s16": 1, "u32": 2, "s32": 2, "u64": 4, "s64": 4, "f32": 2, "bit": 1,
 }  # fmt: skip
 BITS: frozenset[str] = frozenset(("coil", "discrete"))
+MOST_BYTES = 2**20
 Address = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -249,6 +250,8 @@ class Library:
                 raise ConfigError(f"no profile {name!r} shipped, nor in {self._folder}")
             return load(name)
         try:
+            if own.stat().st_size > MOST_BYTES:
+                raise ConfigError(f"more than {MOST_BYTES} bytes")
             found = parse(own.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             raise ConfigError(f"{own}: {error}") from None
