@@ -284,7 +284,7 @@ async def test_a_report_that_the_disk_refused_is_made_again(tmp_path, monkeypatc
             if any(content.reports for content in contents):
                 refused.append(contents)
                 raise OutboxError("disk full")
-            healthy(contents, *more)
+            return healthy(contents, *more)
 
         outbox.put = full
         made.agent.intake.offer(dimmed(50, revision=7))

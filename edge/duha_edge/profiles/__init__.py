@@ -21,7 +21,7 @@ WORDS: dict[str, int] = {
     "u16": 1, "s16": 1, "u32": 2, "s32": 2, "u64": 4, "s64": 4, "f32": 2, "bit": 1,
 }  # fmt: skip
 BITS: frozenset[str] = frozenset(("coil", "discrete"))
-MOST_BYTES = 2**20
+MOST_CHARS = 2**20
 Address = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -250,8 +250,6 @@ class Library:
                 raise ConfigError(f"no profile {name!r} shipped, nor in {self._folder}")
             return load(name)
         try:
-            if own.stat().st_size > MOST_BYTES:
-                raise ConfigError(f"more than {MOST_BYTES} bytes")
             found = parse(own.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             raise ConfigError(f"{own}: {error}") from None
@@ -289,6 +287,8 @@ def parse(text: str) -> Profile:
     ConfigError
         Not TOML, an unknown key, or a quantity that the kind of device does not have.
     """
+    if len(text) > MOST_CHARS:
+        raise ConfigError(f"profile: more than {MOST_CHARS} characters")
     try:
         profile = msgspec.convert(tomllib.loads(text), Profile)
     except RecursionError:
