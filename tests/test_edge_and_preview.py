@@ -3,6 +3,8 @@
 import datetime as dt
 import random
 
+import astral
+import astral.sun
 import numpy as np
 import pytest
 
@@ -151,3 +153,68 @@ def test_the_edge_does_over_a_year_what_the_preview_shows(seeds, tmp_path):
         assert not len(wrong), (
             f"seed {seed}: {len(wrong)} minutes, first {times[wrong[0]]}"
         )
+
+
+EVERYWHERE = [
+    pytest.param(Place(1.87, -157.4, "Pacific/Kiritimati"), id="Kiritimati"),
+    pytest.param(Place(-13.83, -171.77, "Pacific/Apia"), id="Apia"),
+    pytest.param(Place(-43.95, -176.56, "Pacific/Chatham"), id="Chatham"),
+    pytest.param(Place(69.65, 18.96, "Europe/Oslo"), id="Tromso"),
+    pytest.param(Place(78.22, 15.65, "Arctic/Longyearbyen"), id="Longyearbyen"),
+    pytest.param(Place(-77.85, 166.67, "Antarctica/McMurdo"), id="McMurdo"),
+]
+BY_THE_SUN = [
+    pytest.param(None, id="default"),
+    pytest.param(Programme("p", "P", (Step("sunset", 100),), (Period(),)), id="period"),
+    pytest.param(
+        Programme("p", "P", (Step("sunset", 100), Step("sunrise", 0))), id="steps"
+    ),
+]
+
+
+@pytest.mark.parametrize("place", EVERYWHERE)
+@pytest.mark.parametrize("programme", BY_THE_SUN)
+def test_lamps_are_lit_while_the_sun_is_down_wherever_on_earth(
+    place, programme, tmp_path
+):
+    """Polar night: always; midnight sun: never; astral says where the sun stands."""
+    observer = astral.Observer(place.latitude, place.longitude)
+    times = grid(Sun(place), dt.date(2026, 1, 1), 365, 5 * 3600.0)
+    executor = Executor(["L1"], place, tmp_path / "desired.json")
+    programmes = {} if programme is None else {"p": programme}
+    calendar = None if programme is None else Calendar("c", "C", "p")
+    if programme is not None and calendar is not None:
+        document = Desired(1, 1, "h", 0, place, (programme,), (calendar,), {"*": "c"})
+        assert executor.accept(document)
+    shown = levels(programmes, calendar, (), (), Sun(place), times, "L1")
+    for t, level in zip(times.tolist(), shown.tolist(), strict=True):
+        moment = dt.datetime.fromtimestamp(t, dt.UTC)
+        assert executor.decide("L1", t).level == level, moment
+        height = astral.sun.elevation(observer, moment, with_refraction=False) + 0.833
+        if abs(height) > 0.05:
+            assert level == (100 if height < 0 else 0), moment
+
+
+@pytest.mark.parametrize("place", EVERYWHERE)
+def test_a_calendar_by_the_sun_is_not_refused_wherever_on_earth(place):
+    programme = Programme("p", "P", (Step("sunset", 100),), (Period(),))
+    calendar = Calendar("c", "C", "p")
+    assert not refusals({"p": programme}, calendar, Sun(place), FIRST, 50.0)
+    dark = Programme("p", "P", (Step("12:00", 0),), (Period(),), part_night=False)
+    found = refusals({"p": dark}, calendar, Sun(place), FIRST)
+    assert "dark" in {refusal.code for refusal in found}
+
+
+@pytest.mark.parametrize("minutes", ["+15", "-15"])
+def test_offsets_from_a_sun_that_does_not_rise_leave_no_gap(minutes, tmp_path):
+    place = Place(69.65, 18.96, "Europe/Oslo")
+    active = (Period(f"sunset{minutes}", f"sunrise{minutes}"),)
+    steps = (Step(f"sunset{minutes}", 80), Step(f"sunrise{minutes}", 0))
+    for programme in (
+        Programme("p", "P", (Step("sunset", 80),), active),
+        Programme("p", "P", steps),
+    ):
+        times = grid(Sun(place), dt.date(2026, 12, 15), 5)
+        calendar = Calendar("c", "C", "p")
+        shown = levels({"p": programme}, calendar, (), (), Sun(place), times)
+        assert set(shown.tolist()) == {80.0}

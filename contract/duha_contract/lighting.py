@@ -13,14 +13,17 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from duha_contract import sun as _sun
+from duha_contract.errors import ProgrammeError
 from duha_contract.programmes import (
     Calendar,
     Effect,
     Place,
     Programme,
     Segment,
+    darkness,
     date_of,
     effect_window,
+    night,
     noons,
     segments,
 )
@@ -118,8 +121,15 @@ class Sun(msgspec.Struct, frozen=True):
         return date_of(self.place, t)
 
     def night(self, date: dt.date) -> _sun.Night | None:
-        """Sunset and sunrise of a night, POSIX time [s]."""
-        return _sun.night(date, self.place.latitude, self.place.longitude)
+        """Sunset and sunrise of a night, POSIX time [s]; None where the sun stays up.
+
+        Where the sun stays down it lasts from noon to noon.
+        """
+        return night(self.place, date)
+
+    def darkness(self, date: dt.date) -> tuple[_sun.Night, ...]:
+        """When the sun is below the horizon between the noons of a night."""
+        return darkness(self.place, date)
 
 
 def level_at(
@@ -165,9 +175,9 @@ def level_at(
     until = min([planned.until, *(end / 1000 for end in ends)])
     standing = [o for o in overrides if o.active(t)]
     if not standing:
-        return planned._replace(until=until)
+        return planned._replace(level=bounded(planned.level), until=until)
     chosen = max(standing, key=lambda o: (o.emergency, o.start, o.id))
-    level = chosen.over(planned.level, t)
+    level = bounded(chosen.over(bounded(planned.level), t))
     cause = Cause(
         "emergency" if chosen.emergency else "override",
         name=chosen.reason,
@@ -176,6 +186,13 @@ def level_at(
     )
     fading = t < chosen.start / 1000 + chosen.fade_s
     return Decision(level, (cause, *planned.reason), t if fading else until)
+
+
+def bounded(level: float) -> float:
+    """A level that gear knows, 0 to 100 %; what is no number is full light."""
+    if 0.0 <= level <= 100.0:
+        return level
+    return 0.0 if level < 0.0 else 100.0
 
 
 def _planned(
@@ -192,9 +209,25 @@ def _planned(
     programme = programmes.get(_named(calendar, rule)) if calendar else None
     if programme is None:
         return _default(sun, date, t)
-    night = segments(programme, sun.place, date)
-    number = max(0, bisect_right(night, t, key=itemgetter(0)) - 1)
-    segment = night[number]
+    try:
+        return _programmed(programme, conditions, sun.place, date, t, normal, rule)
+    except ProgrammeError:  # checked documents do not get here; light comes first
+        return _default(sun, date, t)
+
+
+def _programmed(
+    programme: Programme,
+    conditions: list[Condition],
+    place: Place,
+    date: dt.date,
+    t: float,
+    normal: float,
+    rule: int | None,
+) -> Decision:
+    """What a programme, the light sensor and the adaptive inputs say."""
+    parts = segments(programme, place, date)
+    number = max(0, bisect_right(parts, t, key=itemgetter(0)) - 1)
+    segment = parts[number]
     seen = next((c for c in conditions if c.kind == segment.sensor), None)
     if segment.lit == (
         seen is not None
@@ -209,12 +242,12 @@ def _planned(
         name=programme.name,
         step=segment.step or None,
         level=level if begun else None,
-        until=_ms(_next(night, number)) if begun else None,
+        until=_ms(_next(parts, number)) if begun else None,
         rule=rule,
     )
     until = segment.end if segment.level == segment.then else t
     planned = Decision(level, (*_sensed(seen), cause), until)
-    return _adapted(planned, programme, conditions, sun.place, date, t, normal)
+    return _adapted(planned, programme, conditions, place, date, t, normal)
 
 
 def _named(calendar: Calendar, rule: int | None) -> str:
@@ -284,11 +317,9 @@ def worked(effect: Effect, level: float, normal: float) -> float:
 
 
 def _default(sun: Sun, date: dt.date, t: float) -> Decision:
-    """100 % from sunset to sunrise; on where the sun gives no answer."""
-    night = sun.night(date)
+    """100 % for as long as the sun is below the horizon."""
+    dark = sun.darkness(date)
     until = noons(sun.place, date)[1]
-    if night is None:
-        return Decision(100.0, (Cause("default"),), until)
-    dark = night.sunset <= t < night.sunrise
-    edges = [edge for edge in (*night, until) if edge > t]
-    return Decision(100.0 if dark else 0.0, (Cause("default"),), min(edges))
+    level = 100.0 if any(part.sunset <= t < part.sunrise for part in dark) else 0.0
+    edges = [edge for part in dark for edge in part if edge > t]
+    return Decision(level, (Cause("default"),), min([until, *edges]))

@@ -64,13 +64,18 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the controller has made of a desired document."""
+    """What the controller has made of a desired document.
+
+    `diverged` names luminaires that are not at the level asked for; `reasons` says why,
+    where that is known: gear that cannot do it.
+    """
 
     ts: I64
     revision: Count
     hash: Name
     applied: Count
     diverged: tuple[str, ...] = ()
+    reasons: dict[str, Text] = {}
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -147,6 +152,9 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
         Normal class level [%] of those that have another than 100.
     drying : Drying or None
         How roads dry here, for the controller's own gauges; None: they do not count.
+    term : int
+        Of the backend that leads: each new leader counts one further, so that what a
+        former one still sends is known to be older, whatever its revision.
     """
 
     v: I64
@@ -161,6 +169,12 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     conditions: tuple[Condition, ...] = ()
     normals: dict[str, float] = {}
     drying: Drying | None = None
+    term: Count = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Term and revision: the greater pair is the newer document."""
+        return self.term, self.revision
 
     def decide(
         self, device: str, t: float, local: tuple[Condition, ...] = ()
@@ -180,6 +194,17 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
             device,
             self.normals.get(device, NORMAL),
         )
+
+
+def supersedes(new: Desired, old: Desired | None) -> bool:
+    """Whether a document takes the place of the one in force.
+
+    A greater term and revision do. Of an equal pair, another content does: that is one
+    leader who corrects itself; the same content changes nothing.
+    """
+    if old is None or new.order > old.order:
+        return True
+    return new.order == old.order and new.hash != old.hash
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -24,6 +24,7 @@ _CLOCK_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 _SUN_TIME = re.compile(r"(sunset|sunrise)(?:([+-])(\d{1,3}))?")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MOST_EARLY_MIN = 180
+DAY_S = 86_400.0
 
 Input = Literal["wet_road", "traffic", "motion"]
 """What programmes answer to. `wet_road` may only raise."""
@@ -219,7 +220,7 @@ def segments(programme: Programme, place: Place, date: dt.date) -> tuple[Segment
     Raises
     ------
     ProgrammeError
-        A time is not understood, or a level is not within 0 to 100 %.
+        There is no step, a time is not understood, or a level not 0 to 100 %.
     """
     noon, next_noon = noons(place, date)
     lines = _lines(programme, place, date)
@@ -228,6 +229,8 @@ def segments(programme: Programme, place: Place, date: dt.date) -> tuple[Segment
     cuts |= {line.t for line in lines} | {w.start for w in windows}
     cuts |= {w.end for w in windows}
     inside = sorted(t for t in cuts if noon <= t <= next_noon)
+    if len(inside) < 2:  # a day that a zone has left out
+        inside = [noon, noon + 1]
     found = [_segment(a, b, lines, windows) for a, b in pairwise(inside)]
     return tuple(_joined(found))
 
@@ -239,8 +242,10 @@ def plan(programme: Programme, place: Place, date: dt.date) -> tuple[Point, ...]
     Raises
     ------
     ProgrammeError
-        A step's time is not understood, or its level is not within 0 to 100 %.
+        There is no step, its time is not understood, or its level not 0 to 100 %.
     """
+    if not programme.steps:
+        raise ProgrammeError(f"{programme.id}: a programme has a step at least")
     points = []
     for number, step in enumerate(programme.steps, 1):
         if not 0 <= step.level <= 100:
@@ -251,26 +256,6 @@ def plan(programme: Programme, place: Place, date: dt.date) -> tuple[Point, ...]
             raise ProgrammeError(f"{programme.id}: a fade takes 0 to 3600 s")
         points.append(Point(instant(step.at, place, date, programme.id), step, number))
     return tuple(sorted(points, key=lambda point: (point.t, point.number)))
-
-
-def check(programme: Programme, place: Place) -> None:
-    """Refuse a programme that cannot be evaluated.
-
-    Raises
-    ------
-    ProgrammeError
-        Names the programme and what is wrong.
-    """
-    date = dt.date(2026, 6, 21)
-    segments(programme, place, date)
-    for effect in programme.effects:
-        if effect.on == "wet_road" and effect.operation != "max":
-            raise ProgrammeError(
-                f"{programme.id}: rain may raise light, never lower it"
-            )
-        if effect.level is not None and not 0 <= effect.level <= 100:
-            raise ProgrammeError(f"{programme.id}: {effect.level} is not 0 to 100 %")
-        effect_window(effect, place, date, programme.id)
 
 
 @lru_cache(maxsize=4096)
@@ -297,6 +282,21 @@ def noons(place: Place, date: dt.date) -> tuple[float, float]:
     return _local(date, 12, 0, place.zone), _local(following, 12, 0, place.zone)
 
 
+def night(place: Place, date: dt.date) -> _sun.Night | None:
+    """Sunset and sunrise of a night, POSIX time [s]; see `duha_contract.sun.night`."""
+    return _sun.night(*noons(place, date), place.latitude, place.longitude)
+
+
+def darkness(place: Place, date: dt.date) -> tuple[_sun.Night, ...]:
+    """When the sun is below the horizon between the noons of a night."""
+    return _sun.darkness(*noons(place, date), place.latitude, place.longitude)
+
+
+def by_sun(at: str) -> bool:
+    """Whether a time of day is one by the sun."""
+    return _SUN_TIME.fullmatch(at) is not None
+
+
 def instant(at: str, place: Place, date: dt.date, name: str = "") -> float:
     """POSIX time [s] of a time of day in a night.
 
@@ -307,17 +307,17 @@ def instant(at: str, place: Place, date: dt.date, name: str = "") -> float:
     """
     if by_clock := _CLOCK_TIME.fullmatch(at):
         return _local(date, int(by_clock[1]), int(by_clock[2]), place.zone)
-    by_sun = _SUN_TIME.fullmatch(at)
-    if by_sun is None:
+    sun_time = _SUN_TIME.fullmatch(at)
+    if sun_time is None:
         raise ProgrammeError(
             f"{name}: {at!r} is no time: 22:30, sunset+15 or sunrise-5"
         )
-    event, sign, minutes = by_sun.groups()
-    night = _sun.night(date, place.latitude, place.longitude)
-    if night is None:  # polar: the civil evening and morning stand in for the sun
-        base = _local(date, 18 if event == "sunset" else 6, 0, place.zone)
+    event, sign, minutes = sun_time.groups()
+    dark = night(place, date)
+    if dark is None:  # midnight sun: a night without length, when the sun is lowest
+        base = _sun.solar_noon(noons(place, date)[0], place.longitude) + DAY_S / 2
     else:
-        base = night.sunset if event == "sunset" else night.sunrise
+        base = dark.sunset if event == "sunset" else dark.sunrise
     offset = 60 * int(minutes or 0)
     return base - offset if sign == "-" else base + offset
 
@@ -339,10 +339,15 @@ class _Line(NamedTuple):
 
 def _lines(programme: Programme, place: Place, date: dt.date) -> list[_Line]:
     """The level over a night, without its active periods."""
-    points = plan(programme, place, date)
+    points = _settled(plan(programme, place, date), place, date)
     noon = noons(place, date)[0]
-    first = points[0].step.level if programme.active and points else 0.0
+    dusk = not programme.active and by_sun(points[0].step.at)
+    dark = darkness(place, date) if dusk else ()
+    early = bool(dark) and dark[0].sunset == noon
+    first = points[0].step.level if programme.active or early else 0.0
     lines = [_Line(min([noon, *(p.t for p in points)]), first, first, 0.0, 0)]
+    if early and dark[0].sunrise < points[0].t:
+        lines.append(_Line(dark[0].sunrise, 0.0, 0.0, 0.0, 0))
     for point, following in zip(points, (*points[1:], None), strict=True):
         level, wanted = lines[-1].at(point.t), point.step.level
         fade = point.step.fade_s
@@ -350,7 +355,25 @@ def _lines(programme: Programme, place: Place, date: dt.date) -> list[_Line]:
         end = point.t + fade
         if fade and (following is None or end < following.t):
             lines.append(_Line(end, wanted, wanted, 0.0, point.number))
+    if len(dark) > 1 and dark[-1].sunset > lines[-1].t:
+        level = points[0].step.level
+        lines.append(_Line(dark[-1].sunset, level, level, 0.0, 1))
     return lines
+
+
+def _settled(
+    points: tuple[Point, ...], place: Place, date: dt.date
+) -> tuple[Point, ...]:
+    """In a polar night no step puts the light out before noon: the sun does not rise."""
+    dark, (_, next_noon) = night(place, date), noons(place, date)
+    if dark is None or dark.sunrise < next_noon:
+        return points
+    return tuple(
+        point._replace(t=max(point.t, next_noon))
+        if point.step.level == 0 and point.step.at.startswith("sunrise")
+        else point
+        for point in points
+    )
 
 
 class _Window(NamedTuple):
@@ -362,37 +385,65 @@ class _Window(NamedTuple):
 
 def _windows(programme: Programme, place: Place, date: dt.date) -> list[_Window]:
     """When the light is within an active period, and when a light sensor decides."""
+    noon, next_noon = noons(place, date)
     if not programme.active:
-        return [_Window(*noons(place, date), lit=True, sensor="")]
+        always_day = night(place, date) is None
+        if always_day and any(by_sun(step.at) for step in programme.steps):
+            return []
+        return [_Window(noon, next_noon, lit=True, sensor="")]
     windows = []
     for period in programme.active:
-        start = instant(period.start, place, date, programme.id)
-        end = instant(period.end, place, date, programme.id)
-        _check_period(period, start, end, programme.id)
-        early, late = 60 * period.early_min, 60 * period.late_min
-        windows += [
-            _Window(start - early, start, lit=False, sensor="dark"),
-            _Window(start, start + late, lit=True, sensor="bright"),
-            _Window(start + late, end - early, lit=True, sensor=""),
-            _Window(end - early, end, lit=True, sensor="bright"),
-            _Window(end, end + late, lit=False, sensor="dark"),
-        ]
+        for start, end in _spans(period, place, date, programme.id):
+            early, late = 60 * period.early_min, 60 * period.late_min
+            windows += [
+                _Window(start - early, start, lit=False, sensor="dark"),
+                _Window(start, min(start + late, end), lit=True, sensor="bright"),
+                _Window(start + late, end - early, lit=True, sensor=""),
+                _Window(max(start, end - early), end, lit=True, sensor="bright"),
+                _Window(end, end + late, lit=False, sensor="dark"),
+            ]
     return [window for window in windows if window.start < window.end]
 
 
-def _check_period(period: Period, start: float, end: float, name: str) -> None:
-    """Periods that end before they begin are empty nights; ends are moved a little."""
-    if not (0 <= period.early_min <= MOST_EARLY_MIN) or not (
-        0 <= period.late_min <= MOST_EARLY_MIN
-    ):
-        raise ProgrammeError(
-            f"{name}: a light sensor moves a period by 0 to {MOST_EARLY_MIN} min"
+def _spans(
+    period: Period, place: Place, date: dt.date, name: str
+) -> list[tuple[float, float]]:
+    """Where a period lies between the noons of a night, POSIX time [s].
+
+    At the edges of a polar night a neighbouring night may reach over noon.
+    """
+    noon, next_noon = noons(place, date)
+    found = [span(period, place, date, name)]
+    before, after = (night(place, date + dt.timedelta(days=n)) for n in (-1, 1))
+    if before is not None and before.sunrise > noon:
+        found.append(span(period, place, date - dt.timedelta(days=1), name))
+    if after is not None and after.sunset < next_noon:
+        found.append(span(period, place, date + dt.timedelta(days=1), name))
+    inside = [(max(start, noon), min(end, next_noon)) for start, end in found[1:]]
+    return [(start, end) for start, end in (found[0], *inside) if start < end]
+
+
+def span(
+    period: Period, place: Place, date: dt.date, name: str = ""
+) -> tuple[float, float]:
+    """From when to when a period holds in a night, POSIX time [s]; it may be empty.
+
+    Where the sun does not set, a period that names it is empty. Where it does not rise,
+    the period reaches to noon: an offset counts from an event that there is not.
+    """
+    noon, next_noon = noons(place, date)
+    start = instant(period.start, place, date, name)
+    end = instant(period.end, place, date, name)
+    dark = night(place, date)
+    if dark is None:
+        return (
+            (noon, noon) if by_sun(period.start) or by_sun(period.end) else (start, end)
         )
-    if end > start and end - start < 60 * (period.early_min + period.late_min):
-        raise ProgrammeError(
-            f"{name}: the period {period.start} to {period.end} is shorter than what"
-            " its light sensor may take of it"
-        )
+    if dark.sunset == noon and by_sun(period.start):
+        start = noon
+    if dark.sunrise == next_noon and by_sun(period.end):
+        end = next_noon
+    return start, end
 
 
 def _segment(
@@ -439,5 +490,5 @@ def _local(date: dt.date, hour: int, minute: int, zone: str) -> float:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # "Europe" is a folder
         raise ProgrammeError(f"{name!r} is no IANA time zone") from None

@@ -21,6 +21,8 @@ import msgspec
 
 RoadState = Literal["dry", "wetting", "wet", "drying", "snow"]
 LOST_S = 900.0
+LONGEST_WET_H = 48.0
+"""In air that takes no water a road is looked at again after so long [h]."""
 
 
 class Drying(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,7 +80,7 @@ class Road(NamedTuple):
 
 def evaporation(drying: Drying, temperature_c: float | None) -> float:
     """What leaves a wet road [mm/h]; without a temperature it is taken for 5 °C."""
-    warm = 5.0 if temperature_c is None else temperature_c
+    warm = 5.0 if temperature_c is None else min(60.0, max(-60.0, temperature_c))
     saturation = 0.6112 * math.exp(17.62 * warm / (243.12 + warm))  # kPa
     deficit = saturation * (1 - drying.humidity)
     # 0.35 mm/day/mmHg and 54 % more for each m/s, in mm/h/kPa
@@ -94,7 +96,7 @@ def advance(
     warm = road.temperature_c if temperature_c is None else temperature_c
     hours = max(0.0, t - road.t) / 3600
     left = max(0.0, road.film_mm - evaporation(drying, warm) * hours)
-    film = min(drying.film_mm, left + rain_mm)
+    film = min(drying.film_mm, max(left, left + rain_mm))
     rained = t if rain_mm > 0 else road.rained
     held = t - rained < drying.hold_s
     wet = film >= drying.wet_mm - 1e-9 or (road.wet and (film > drying.dry_mm or held))
@@ -116,5 +118,6 @@ def state(road: Road, drying: Drying, t: float) -> RoadState:
 def dry_at(road: Road, drying: Drying) -> float:
     """When a wet road will be dry again if no more rain falls, POSIX time [s]."""
     rate = evaporation(drying, road.temperature_c)
-    hours = max(0.0, road.film_mm - drying.dry_mm) / rate
+    left = max(0.0, road.film_mm - drying.dry_mm)
+    hours = min(LONGEST_WET_H, left / rate) if rate > 0 else LONGEST_WET_H
     return max(road.t + 3600 * hours, road.rained + drying.hold_s)

@@ -1,36 +1,41 @@
-"""The composition root of the edge: one task group holds every task of the agent."""
+"""The composition root of the edge: a supervisor runs every part of the agent.
+
+A part that fails is reported and started again alone. Lights come first: control waits
+for nothing else, and each luminaire, each line's writes and each document has a barrier
+of its own.
+"""
 
 import asyncio
 import hashlib
 import importlib.metadata
 import logging
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from duha_contract.clock import Clock
-from duha_contract.errors import ContractError
 from duha_contract.messages import Desired, Status
-from duha_edge.errors import EdgeError
+from duha_edge.control import STUCK_S, Control, Writer, limited
+from duha_edge.errors import ConfigError, EdgeError
 from duha_edge.executor import Executor
+from duha_edge.intake import Intake
 from duha_edge.line import Line
 from duha_edge.link import Link
 from duha_edge.outbox import Outbox
+from duha_edge.profiles import Write
 from duha_edge.pulse import Pulse, notify, watchdog_s
 from duha_edge.recorder import Recorder
 from duha_edge.site import SiteFile, Source
 from duha_edge.timekeeper import Timekeeper
-from duha_edge.units import LinePlan, line_plans
-from duha_runtime.waiting import ended, heard
+from duha_edge.units import LEVEL, LinePlan, line_plans
+from duha_runtime.supervision import Failure, Supervisor
+from duha_runtime.waiting import heard
 
 log = logging.getLogger(__name__)
 
-CONTROL_S = 0.3
-"""How often the programme is looked at, in real seconds."""
 LOOK_S = 2.0
 """How often the site file is looked at, in real seconds."""
-STUCK_S = 60.0
 
 
 class Agent:
@@ -53,34 +58,45 @@ class Agent:
         source: Source | None = None,
     ) -> None:
         self.file = file
-        folder = Path(file.site.data)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _folder(file.site.data)
         self.outbox = Outbox(folder / "outbox.db", int(file.outbox.max_mib * 2**20))
         self._timekeeper = Timekeeper(
             clock.source, newest=self.outbox.newest_ms() / 1000
         )
         self.clock = Clock(self._timekeeper.now, clock.timeline)
         self.pulse = Pulse()
-        self.executor = Executor([], file.site.place, folder / "desired.json")
-        self.link = self._link()
+        self.parts = Supervisor(self._part_changed)
+        self._plans = line_plans(file)
+        self.executor = Executor(
+            self._luminaires(),
+            file.site.place,
+            folder / "desired.json",
+            self.clock.now(),
+        )
         self.recorder = Recorder(
             self.outbox, self.clock, self._timekeeper, self._stored
         )
+        self.intake = Intake(self.executor, self.clock, self.recorder.note)
+        self.control = Control(
+            self.executor, self.clock, self._timekeeper, self.recorder, self.pulse,
+            self.parts, self._tell,
+        )  # fmt: skip
+        self.link = self._link()
         self.lines: dict[str, Line] = {}
         self._source = source
         self._refused = ""
         self._missed = 0
         self._exchanged: set[str] = set()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._writing: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()
-        self._plans = line_plans(file)
+        self._applied = source.signature() if source else ()
         for name, plan in self._plans.items():
             self.lines[name] = self._line(plan)
-        self._cover()
 
     def _stored(self) -> None:
         self.link.wake()
+
+    def _tell(self) -> None:
+        self.link.tell()
 
     def look_again(self) -> None:
         """The site file may have changed; look now."""
@@ -96,15 +112,17 @@ class Agent:
             self.outbox.path,
         )
         try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
+            async with self.parts:
                 for name in self.lines:
                     self._start(name)
+                self.parts.start("control", self.control.run)
+                self.parts.start("documents", self.intake.run)
+                self.parts.start("records", self.control.record)
                 self._start_link()
-                group.create_task(self._control(), name="control")
-                group.create_task(self._beat(), name="watchdog")
+                self.parts.start("watchdog", self._beat)
                 if self._source is not None:
-                    group.create_task(self._watch(self._source), name="site file")
+                    self.parts.start("site file", self._watch)
+                await self.parts.wait()
         finally:
             self.outbox.close()
 
@@ -123,25 +141,32 @@ class Agent:
             missed_cycles=self._missed + sum(line.missed_cycles for line in lines),
             silent_units=sum(line.bus.silent_units for line in lines),
             lost=self.outbox.lost,
-            alarms=tuple(self._alarms()),
+            alarms=tuple(limited(self._alarms())),
             site=digest(self.file),
             site_error=self._refused,
         )
 
-    def _alarms(self) -> list[str]:
+    def _alarms(self) -> Iterator[str]:
         """What is wrong with the controller itself."""
-        alarms = [self.recorder.alarm] if self.recorder.alarm else []
+        if self.recorder.alarm:
+            yield self.recorder.alarm
         if not self.recorder.trusted:
-            alarms.append("the clock is not set")
-        return alarms + [f"{part} is stuck" for part in self.pulse.stuck()]
+            yield "the clock is not set"
+        yield from self.control.alarms
+        yield from self.intake.alarms
+        for part in self.pulse.stuck():
+            yield f"{part} is stuck"
+        for failure in self.parts.failing:
+            yield f"part {failure.part} failed: {failure.error}"
+
+    def _part_changed(self, failure: Failure) -> None:
+        """A part has begun to fail, or works again: an event, and a status of now."""
+        code = "part_failed" if failure.error else "part_recovered"
+        self.recorder.note(code, detail=f"{failure.part}: {failure.error}".rstrip(": "))
+        self.link.tell()
 
     def _desired(self, desired: Desired) -> None:
-        try:
-            if self.executor.accept(desired):
-                log.info("desired revision %d is in force", desired.revision)
-        except ContractError as error:
-            log.warning("desired revision %d refused: %s", desired.revision, error)
-            self.recorder.note("desired_refused", detail=str(error))
+        self.intake.offer(desired)
 
     # -- the parts, and their change while running -------------------------------
 
@@ -156,36 +181,42 @@ class Agent:
         return Line(plan, self.clock, self.executor, self.recorder, self.pulse)
 
     def _start(self, name: str) -> None:
-        self._tasks[name] = self._group.create_task(
-            self.lines[name].run(), name=f"line {name}"
-        )
+        line = self.lines[name]
+        writer = Writer(line, self.parts)
+        self.parts.start(f"line {name}", line.run)
+        self.parts.start(f"writes {name}", writer.run)
+        self.control.writers[name] = writer
 
     def _start_link(self) -> None:
-        self._tasks["link"] = self._group.create_task(self.link.run(), name="link")
+        self.parts.start("link", self.link.run)
 
     async def _stop(self, name: str) -> None:
-        over = [self._tasks.pop(name)]
-        if name in self._writing:  # two masters on one line would be one too many
-            over.append(self._writing.pop(name))
-        await ended(over)
+        """Stop a line and its writes: two masters on one line would be one too many."""
+        self.control.writers.pop(name, None)
+        await self.parts.stop(f"writes {name}")
+        await self.parts.stop(f"line {name}")
 
-    def _cover(self) -> None:
-        self.executor.cover(
-            [d.id for plan in self._plans.values() for d in plan.devices if d.dimmable],
-            self.file.site.place,
+    def _luminaires(self) -> dict[str, Write | None]:
+        """What may be dimmed, and what its gear can do."""
+        dimmable = (
+            d for plan in self._plans.values() for d in plan.devices if d.dimmable
         )
+        points = {device.id: device.profile.point_of(LEVEL) for device in dimmable}
+        return {name: point.write if point else None for name, point in points.items()}
 
-    async def _watch(self, source: Source) -> None:
+    async def _watch(self) -> None:
         """Follow the site file; one that is still being written is left to settle."""
-        applied = before = source.signature()
+        source = self._source
+        assert source is not None, "started with a source only"  # noqa: S101
+        before = self._applied
         while True:
             await heard(self._look, LOOK_S)
             asked = self._look.is_set()
             self._look.clear()
             now = source.signature()
             settled, before = now == before, now
-            if asked or (settled and now != applied):
-                applied = now
+            if asked or (settled and now != self._applied):
+                self._applied = now
                 await self._renew(source)
 
     async def _renew(self, source: Source) -> None:
@@ -230,7 +261,7 @@ class Agent:
             await self._stop(name)
             self._missed += self.lines[name].missed_cycles
         old, self.file, self._plans = self.file, file, plans
-        self._cover()
+        self.executor.cover(self._luminaires(), file.site.place)
         self.lines = {
             n: line for n, line in self.lines.items() if n not in gone
         } | fresh
@@ -238,65 +269,39 @@ class Agent:
         for name in fresh:
             self._start(name)
         if (old.broker, old.outbox) != (file.broker, file.outbox):
-            await self._stop("link")
+            await self.parts.stop("link")
             self.link = self._link()
             self._start_link()
         changed = ", ".join([*fresh, *gone]) or "no line"
         self.recorder.note("site_applied", detail=f"{digest(file)}: {changed}")
         self.link.tell()
 
-    # -- lights and life -----------------------------------------------------------
-
-    async def _control(self) -> None:
-        """Look at clock and programme several times a second; write what has changed.
-
-        Each line is written by a task of its own: a line full of dead units must not
-        keep the others from obeying.
-        """
-        writing = self._writing
-        while True:
-            if by := self._timekeeper.look():
-                await self.recorder.clock_set(by)
-                self.link.tell()
-            revision = self.executor.revision
-            for name, levels in self._due().items():
-                if name not in writing or writing[name].done():
-                    writing[name] = self._group.create_task(
-                        self.lines[name].write(levels), name=f"write {name}"
-                    )
-            self.pulse.beat("control", STUCK_S)
-            await asyncio.sleep(CONTROL_S)
-            idle = all(task.done() for task in writing.values())
-            if idle and revision == self.executor.revision:
-                report = self.executor.report(self.clock.now_ms())
-                if report is not None:
-                    await self.recorder.report(report)
-
-    def _due(self) -> dict[str, dict[str, int]]:
-        """Levels to write now, by line."""
-        due = self.executor.to_write(
-            self.clock.now(), time.monotonic(), trusted=self.recorder.trusted
-        )
-        if not due:
-            return {}
-        by_line: dict[str, dict[str, int]] = {}
-        for name, plan in self._plans.items():
-            mine = {d.id: due[d.id] for d in plan.devices if d.id in due}
-            if mine and name not in self._exchanged:
-                by_line[name] = mine
-        return by_line
-
     async def _beat(self) -> None:
-        """Feed the watchdog of systemd for as long as every part gets on."""
+        """Feed the watchdog of systemd for as long as control gets on.
+
+        A line that is stuck is an alarm: a restart would take the healthy ones along.
+        """
         notify("READY=1")
         every = watchdog_s() or STUCK_S
+        told: list[str] = []
         while True:
             stuck = self.pulse.stuck()
-            if stuck:
+            if stuck and stuck != told:
                 log.error("stuck: %s", ", ".join(stuck))
-            else:
+            told = stuck
+            if "control" not in stuck:
                 notify("WATCHDOG=1")
             await asyncio.sleep(every)
+
+
+def _folder(data: str) -> Path:
+    """The folder of the agent's own; made where it is not there."""
+    folder = Path(data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data folder {folder}: {error.strerror}") from None
+    return folder
 
 
 def digest(file: SiteFile) -> str:

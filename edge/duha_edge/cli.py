@@ -17,6 +17,8 @@ from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
 from duha_edge import profiles
 from duha_edge.errors import EdgeError
 from duha_edge.site import BusConfig, SiteFile, Source, load
+from duha_edge.stopping import Signals
+from duha_runtime.supervision import Fatal
 
 SCAN_S = 0.2
 """How long a unit is waited for in a scan [s]."""
@@ -27,7 +29,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
-    except EdgeError as error:
+    except (EdgeError, Fatal) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -87,6 +89,11 @@ def _check(options: argparse.Namespace) -> int:
 
     file = load(options.site)
     print(f"{options.site}: controller {file.site.controller} of {file.site.city}")
+    for key in (file.broker.password, file.broker.tls):
+        try:
+            key()
+        except EdgeError as error:  # it need not be on the machine of whoever checks
+            print(f"note: {error}")
     overloaded = False
     for plan in plans(file):
         print(plan)
@@ -263,17 +270,16 @@ def _run(options: argparse.Namespace) -> int:
     file = source.load()
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
 
-    async def until_stopped() -> None:
+    async def until_stopped(signals: Signals) -> None:
         agent = Agent(file, clock, source)
         running = asyncio.create_task(agent.run(), name="agent")
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.cancel)
+        signals.call(loop, running.cancel)
         loop.add_signal_handler(signal.SIGHUP, agent.look_again)
         await running
 
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(until_stopped())
+        asyncio.run(until_stopped(Signals()))
     return 0
 
 

@@ -1,19 +1,24 @@
-"""What each luminaire shall do now, and whether it does. No I/O but one small file."""
+"""What each luminaire is to do now, and whether it does.
+
+No document ends control: it is checked and tried before it is in force, and deciding
+each luminaire has a barrier of its own. What cannot be evaluated falls back to the
+document before, then to the default, then to full light.
+"""
 
 import logging
-import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
-from duha_contract.errors import ContractError
+from duha_contract.checks import check_desired, try_out
 from duha_contract.lighting import Cause, Condition, Decision, Sun, level_at
-from duha_contract.messages import EARLIEST_MS, Desired, Report, decode, encode
-from duha_contract.programmes import Place, check
+from duha_contract.messages import EARLIEST_MS, Desired, Report, supersedes
+from duha_contract.programmes import Place
 from duha_contract.roads import Road, advance, dry_at
+from duha_edge.documents import Documents, Kept
+from duha_edge.profiles import Write
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +28,51 @@ DARK_LX, LIGHT_LX = 20.0, 40.0
 """Without a clock a lux sensor decides: lamps are lit below the one, out above the other."""
 FRESH_S = 900.0
 
+AGAIN_S = 60.0
+"""How long a decision holds that fell back from the document in force."""
+
 G = TypeVar("G")
+Luminaires = Mapping[str, Write | None] | Iterable[str]
 
 
 @dataclass
 class State:
-    """One luminaire: what was asked of it, what it said, when it was last told [s]."""
+    """One luminaire.
 
+    Attributes
+    ----------
+    write : Write or None
+        What its gear can do; None: any level.
+    asked : int or None
+        Level that it should have [%].
+    commanded : int or None
+        Level that was written [%]: the nearest to it that the gear can do.
+    in_effect : float or None
+        Level that it said [%].
+    told_at : float
+        When it was last told, monotonic time [s].
+    """
+
+    write: Write | None = None
+    asked: int | None = None
     commanded: int | None = None
     in_effect: float | None = None
     told_at: float = -RETRY_S
 
+    def possible(self, level: int) -> int:
+        """The level nearest to `level` [%] that the gear can do."""
+        return level if self.write is None else self.write.nearest(level)
+
+    @property
+    def lacks(self) -> str:
+        """Why it cannot do what it is asked for; empty when it can."""
+        if self.asked == 0 and self.commanded:
+            return f"its profile has no off: {self.commanded} % is the least"
+        return ""
+
     @property
     def diverged(self) -> bool:
-        """Whether the set-point is known not to be what was asked for."""
+        """Whether the set-point is known not to be what was written."""
         return self.commanded is not None and (
             self.in_effect is None
             or abs(self.in_effect - self.commanded) > TOLERANCE_PCT
@@ -48,66 +84,106 @@ class Executor:
 
     Parameters
     ----------
-    luminaires : iterable of str
-        Those whose level may be written.
+    luminaires : mapping of str to Write, or iterable of str
+        Those whose level may be written, with what their gear can do.
     place : Place
         Where the controller stands, for the default without a document.
     path : Path
         Where the document is kept over a restart.
+    now : float, optional
+        POSIX time [s] from which on a kept document is tried.
     """
 
-    def __init__(self, luminaires: list[str], place: Place, path: Path) -> None:
+    def __init__(
+        self,
+        luminaires: Luminaires,
+        place: Place,
+        path: Path,
+        now: float | None = None,
+    ) -> None:
         self._place = place
-        self._path = path
-        self._states = {name: State() for name in luminaires}
+        self._states = _states(luminaires, {})
         self._light: tuple[float, bool] | None = None
         self._sky: tuple[Condition, ...] = ()
         self._wet: tuple[Condition, ...] = ()
         self._roads: dict[str, Road] = {}
         self._decided: dict[str, tuple[float, Decision]] = {}
-        self._desired = _stored(path)
         self._reported: tuple[object, ...] = ()
+        self._documents = Documents(path)
+        self.failing: dict[str, str] = {}
+        """Luminaires that the document in force cannot be evaluated for, and why."""
+        start = time.time() if now is None else now
+        self._desired, self._before = self._load(start)
+
+    def _load(self, now: float) -> Kept:
+        def usable(desired: Desired) -> None:
+            self.examine(desired, now)
+
+        return self._documents.load(usable)
+
+    @property
+    def desired(self) -> Desired | None:
+        """The document in force."""
+        return self._desired
 
     @property
     def revision(self) -> int:
         """Revision of the document in force; 0 without one."""
         return self._desired.revision if self._desired else 0
 
-    def accept(self, desired: Desired) -> bool:
-        """Take a document and keep it on disk; False when it is the one in force.
+    def accept(self, desired: Desired, now: float | None = None) -> bool:
+        """Examine a document, put it in force and keep it on disk.
+
+        False when it is the one in force, or older than that.
 
         Raises
         ------
         ContractError
-            It holds a programme that cannot be evaluated; the old one stays.
+            It cannot be evaluated; the old one stays.
         """
-        old = self._desired
-        if old and (old.hash, old.revision) == (desired.hash, desired.revision):
+        if not supersedes(desired, self._desired):
             return False
-        for programme in desired.programmes:
-            check(programme, desired.place)
-        self._desired = desired
-        self._decided.clear()
-        self._keep(desired)
-        return True
-
-    def _keep(self, desired: Desired) -> None:
-        """Write the document to disk; a full disk must not keep the lights from obeying."""
-        new = self._path.with_suffix(".new")
+        self.examine(desired, time.time() if now is None else now)
+        self.adopt(desired)
         try:
-            with new.open("wb") as file:
-                file.write(encode(desired))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
+            self.keep(desired)
         except OSError as error:
             log.error("desired revision %d not kept: %s", desired.revision, error)  # noqa: TRY400
+        return True
 
-    def cover(self, luminaires: Iterable[str], place: Place) -> None:
+    def examine(self, desired: Desired, now: float) -> None:
+        """Check a document, and try it on the luminaires; safe to call in a thread.
+
+        Raises
+        ------
+        ContractError
+            It cannot be in force.
+        """
+        check_desired(desired)
+        try_out(desired, tuple(self._states), now)
+
+    def adopt(self, desired: Desired) -> None:
+        """Put an examined document in force."""
+        self._before, self._desired = self._desired, desired
+        self._decided.clear()
+        self.failing.clear()
+
+    def keep(self, desired: Desired) -> None:
+        """Write an adopted document to disk, in a thread where the lights must not wait.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or cannot be written.
+        """
+        self._documents.keep(desired)
+
+    def cover(self, luminaires: Luminaires, place: Place) -> None:
         """Other luminaires may be written from now on; those that stay keep their state."""
         self._place = place
-        self._states = {name: self._states.get(name, State()) for name in luminaires}
+        self._states = _states(luminaires, self._states)
         self._decided.clear()
+        self.failing = {n: why for n, why in self.failing.items() if n in self._states}
 
     def bright(self, lux: float | None, monotonic: float, now: float) -> None:
         """A light sensor has measured [lx].
@@ -161,9 +237,23 @@ class Executor:
         return decision
 
     def _decide(self, device: str, now: float) -> Decision:
-        if self._desired is None:
+        """The decision of the first document, or default, that can be evaluated."""
+        for desired in (self._desired, self._before, None):
+            try:
+                decision = self._by(desired, device, now)
+            except Exception as error:  # noqa: BLE001 - the barrier of each luminaire
+                self.failing[device] = f"{type(error).__name__}: {error}"[:200]
+                continue
+            if desired is self._desired:
+                self.failing.pop(device, None)
+                return decision
+            return decision._replace(until=min(decision.until, now + AGAIN_S))
+        return Decision(100.0, (Cause("default"),), now + AGAIN_S)
+
+    def _by(self, desired: Desired | None, device: str, now: float) -> Decision:
+        if desired is None:
             return level_at({}, None, (), (), Sun(self._place), now, device)
-        return self._desired.decide(device, now, self._sky + self._wet)
+        return desired.decide(device, now, self._sky + self._wet)
 
     def to_write(
         self, now: float, monotonic: float, *, trusted: bool = True
@@ -185,6 +275,7 @@ class Executor:
                 level = round(self.decide(name, now).level)
             else:
                 level = self._without_clock(monotonic)
+            state.asked, level = level, state.possible(level)
             changed = level != state.commanded
             again = state.diverged and monotonic - state.told_at >= RETRY_S
             if changed or again:
@@ -208,15 +299,40 @@ class Executor:
         return state.commanded if state else None
 
     def report(self, now_ms: int) -> Report | None:
-        """What has been made of the document; None when nothing is new."""
-        diverged = tuple(n for n, state in self._states.items() if state.diverged)
+        """What has been made of the document; None when nothing is new.
+
+        It is new until `reported` says that it has been kept.
+        """
+        lacking = {n: state.lacks for n, state in self._states.items() if state.lacks}
+        diverged = tuple(
+            n for n, state in self._states.items() if state.diverged or n in lacking
+        )
         told = sum(state.commanded is not None for state in self._states.values())
         digest = self._desired.hash if self._desired else ""
-        news = (self.revision, digest, diverged, told)
-        if news == self._reported:
-            return None
-        self._reported = news
-        return Report(now_ms, self.revision, digest, told - len(diverged), diverged)
+        found = Report(
+            now_ms, self.revision, digest, told - len(diverged), diverged, lacking
+        )
+        return None if _news(found) == self._reported else found
+
+    def reported(self, report: Report) -> None:
+        """A report has been put into the outbox."""
+        self._reported = _news(report)
+
+
+def _news(report: Report) -> tuple[object, ...]:
+    """What makes a report another one than before: all but its time."""
+    return (
+        report.revision, report.hash, report.applied, report.diverged,
+        tuple(report.reasons.items()),
+    )  # fmt: skip
+
+
+def _states(luminaires: Luminaires, before: Mapping[str, State]) -> dict[str, State]:
+    """The state of each luminaire; those that were there before keep theirs."""
+    found = {name: before.get(name, State()) for name in luminaires}
+    for name, state in found.items():
+        state.write = luminaires[name] if isinstance(luminaires, Mapping) else None
+    return found
 
 
 def together(
@@ -250,14 +366,3 @@ def together(
             chosen.append((group, served))
             left -= served
     return chosen, [name for name in due if name in left]
-
-
-def _stored(path: Path) -> Desired | None:
-    """The document from disk; a broken one is as good as none, and says so."""
-    if not path.exists():
-        return None
-    try:
-        return decode(path.read_bytes(), Desired)
-    except (ContractError, msgspec.MsgspecError, OSError) as error:
-        log.error("stored desired document %s cannot be used: %s", path, error)  # noqa: TRY400
-        return None

@@ -5,7 +5,6 @@ import logging
 import random
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import aiomqtt
 
@@ -98,7 +97,8 @@ class Link:
         pause = 0.5
         while True:
             try:
-                async with self._client() as client:
+                secrets = await asyncio.to_thread(_secrets, self._broker)
+                async with self._client(*secrets) as client:
                     pause = 0.5
                     await self._converse(client)
             except* (aiomqtt.MqttError, TimeoutError) as group:
@@ -107,7 +107,9 @@ class Link:
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(
+        self, password: str | None, tls: ssl.SSLContext | None
+    ) -> aiomqtt.Client:
         site, broker = self._site, self._broker
         gone = encode(Status(v=1, online=False))
         return aiomqtt.Client(
@@ -115,8 +117,8 @@ class Link:
             broker.port,
             identifier=f"duha-{site.city}-{site.controller}",
             username=broker.username,
-            password=_password(broker),
-            tls_context=_tls(broker),
+            password=password,
+            tls_context=tls,
             will=aiomqtt.Will(self._topic("status"), gone, qos=1, retain=True),
             keepalive=15,
             timeout=PUBLISH_S,
@@ -222,13 +224,6 @@ class Link:
         return build(self._site.city, self._site.controller, leaf)  # type: ignore[arg-type]
 
 
-def _password(broker: Broker) -> str | None:
-    if broker.password_file is None:
-        return None
-    return Path(broker.password_file).read_text("utf-8").strip()
-
-
-def _tls(broker: Broker) -> ssl.SSLContext | None:
-    if broker.tls_ca is None:
-        return None
-    return ssl.create_default_context(cafile=broker.tls_ca)
+def _secrets(broker: Broker) -> tuple[str | None, ssl.SSLContext | None]:
+    """What the broker's files say; they may lie on a share that hangs."""
+    return broker.password(), broker.tls()

@@ -249,7 +249,7 @@ def register_write(
     if point is None or point.write is None or point.table != "holding":
         raise NotAllowed(f"profile {profile} does not let {quantity} be written")
     rule = point.write
-    if not rule.low <= value <= rule.high:
+    if not rule.allows(value):
         raise NotAllowed(f"{quantity} = {value} is outside {rule.low} to {rule.high}")
     (word,) = encode(point, value)
     return RegisterWrite(point.address, word, rule.function, rule.verify, rule.fade_s)

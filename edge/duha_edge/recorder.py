@@ -128,9 +128,9 @@ class Recorder:
         else:
             self._events = noted + self._events
 
-    async def report(self, report: Report) -> None:
-        """Put what was made of a desired document into the outbox."""
-        await self._put([Content(vital=True, reports=(report,))])
+    async def report(self, report: Report) -> bool:
+        """Put what was made of a desired document into the outbox; False if it failed."""
+        return await self._put([Content(vital=True, reports=(report,))])
 
     async def clock_set(self, by_s: float) -> None:
         """The clock was set: note it, and put right what this boot has recorded."""

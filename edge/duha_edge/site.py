@@ -1,9 +1,11 @@
 """The site file: what hangs on this controller. TOML; a mistake is named with its line."""
 
+import math
 import re
+import ssl
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -14,6 +16,10 @@ from duha_edge import profiles
 from duha_edge.errors import ConfigError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+MOST_BYTES = 4 * 2**20
+MOST_SECRET_BYTES = 64 * 1024
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,8 +35,8 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
     zone: str
-    period_s: Positive = 10.0
-    slow_s: Positive = 900.0
+    period_s: Seconds = 10.0
+    slow_s: Seconds = 900.0
     data: str = "."
     profiles: str | None = None
 
@@ -44,17 +50,46 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the MQTT broker is; a password stays in a file of its own."""
 
     host: str = "127.0.0.1"
-    port: int = 1883
+    port: PortNumber = 1883
     username: str | None = None
     password_file: str | None = None
     tls_ca: str | None = None
+
+    def password(self) -> str | None:
+        """Read the password.
+
+        Raises
+        ------
+        ConfigError
+            The file is not there, or cannot be read.
+        """
+        if self.password_file is None:
+            return None
+        return _read(
+            Path(self.password_file), "password_file", MOST_SECRET_BYTES
+        ).strip()
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Read whom to believe; None without TLS.
+
+        Raises
+        ------
+        ConfigError
+            The file is not there, or holds no certificate.
+        """
+        if self.tls_ca is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.tls_ca)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            raise ConfigError(f"tls_ca {self.tls_ca}: {error}") from None
 
 
 class OutboxLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much the outbox may hold, and how fast a backlog is sent [batches/s]."""
 
-    max_mib: Positive = 256.0
-    drain_per_s: Positive = 20.0
+    max_mib: Annotated[float, msgspec.Meta(gt=0, le=1_048_576)] = 256.0
+    drain_per_s: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 20.0
 
 
 class Rs485(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,9 +116,9 @@ class BusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Literal["tcp", "tls", "rtu", "rtu-over-tcp"]
     host: str = ""
     port: int | str = 502
-    baud: int = 19_200
+    baud: Annotated[int, msgspec.Meta(ge=50, le=10_000_000)] = 19_200
     format: Literal["8E1", "8N1", "8N2", "8O1"] = "8E1"
-    timeout_s: Positive = 0.5
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.5
     pause_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.0
     broadcast_s: Annotated[float, msgspec.Meta(ge=0, le=5)] = 0.15
     rs485: Rs485 | None = None
@@ -157,19 +192,35 @@ def load(path: Path) -> SiteFile:
     ConfigError
         Names the file, the line and the key.
     """
+    return parse(_read(path, "", MOST_BYTES), str(path), path.parent)
+
+
+def _read(path: Path, key: str, most: int) -> str:
+    """The text of a file; ConfigError where it cannot be read, or is no text."""
+    name = f"{key} {path}".strip()
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            found = file.read(most + 1)
+        if len(found) > most:
+            raise ConfigError(f"{name}: more than {most} bytes")
+        return found.decode()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    return parse(text, str(path), path.parent)
+        raise ConfigError(f"{name}: {error.strerror}") from None
+    except ValueError as error:  # no UTF-8, or a path with NUL
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def parse(text: str, name: str = "site file", folder: Path = Path()) -> SiteFile:
     """Check the text of a site file; see `load`. Its profiles lie relative to `folder`."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        unfit = unusable(raw)
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply") from None
+    except ValueError as error:  # of TOML, or a number of too many digits
         raise ConfigError(f"{name}: {error}") from None
+    if unfit:
+        raise ConfigError(f"{name}: {unfit}")
     try:
         found = msgspec.convert(raw, SiteFile)
     except msgspec.ValidationError as error:
@@ -186,6 +237,21 @@ def parse(text: str, name: str = "site file", folder: Path = Path()) -> SiteFile
     return found
 
 
+def unusable(value: Any) -> str:
+    """What no setting may be, anywhere in a document; empty where all is well."""
+    if isinstance(value, dict):
+        return next(filter(None, map(unusable, [*value, *value.values()])), "")
+    if isinstance(value, list):
+        return next(filter(None, map(unusable, value)), "")
+    if isinstance(value, str) and "\0" in value:
+        return "a text holds NUL"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is no number"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "a number is larger than 64 bits"
+    return ""
+
+
 class Source:
     """A site file that may change while it is in use."""
 
@@ -194,8 +260,10 @@ class Source:
         self._folder: Path | None = None
 
     def load(self) -> SiteFile:
-        """Read and check it; raises ConfigError like `load`."""
+        """Read and check it, and the files that it names; raises ConfigError like `load`."""
         found = load(self.path)
+        found.broker.password()
+        found.broker.tls()
         self._folder = Path(found.site.profiles) if found.site.profiles else None
         return found
 

@@ -11,6 +11,16 @@ import pytest
 
 from duha_contract import sun
 
+DAY_S = 86_400.0
+
+
+def night(date, latitude, longitude):
+    """The night that begins on a date, by a clock that goes with the sun."""
+    noon = dt.datetime(date.year, date.month, date.day, 12, tzinfo=dt.UTC).timestamp()
+    noon -= longitude * 240
+    return sun.night(noon, noon + DAY_S, latitude, longitude)
+
+
 PLACES = [
     ("Plzeň", 49.7475, 13.3776),
     ("Stockholm", 59.3293, 18.0686),
@@ -25,9 +35,9 @@ def test_a_year_of_nights_agrees_with_astral(name, latitude, longitude):
     observer = astral.Observer(latitude, longitude)
     for day in range(0, 365, 5):
         date = dt.date(2026, 1, 1) + dt.timedelta(days=day)
-        night = sun.night(date, latitude, longitude)
-        assert night is not None
-        for moment, event in ((night.sunset, "sunset"), (night.sunrise, "sunrise")):
+        there = night(date, latitude, longitude)
+        assert there is not None
+        for moment, event in ((there.sunset, "sunset"), (there.sunrise, "sunrise")):
             near = dt.datetime.fromtimestamp(moment, dt.UTC)
             candidates = [
                 getattr(astral.sun, event)(
@@ -53,25 +63,85 @@ def test_a_year_of_nights_is_within_a_minute_of_the_almanac(city):
             for name in ("sunset", "sunrise")
         )
         local = dt.datetime.fromtimestamp(sunset + place[1] * 240 - 6 * 3600, dt.UTC)
-        night = sun.night(local.date(), *place)
-        assert night is not None
-        for ours, theirs in ((night.sunset, sunset), (night.sunrise, sunrise)):
+        there = night(local.date(), *place)
+        assert there is not None
+        for ours, theirs in ((there.sunset, sunset), (there.sunrise, sunrise)):
             assert abs(ours - theirs) <= 60, row
 
 
 def test_the_night_is_the_one_that_begins_on_that_evening():
     zone = ZoneInfo("Europe/Prague")
-    night = sun.night(dt.date(2026, 11, 23), 49.7475, 13.3776)
-    assert night is not None
-    sunset = dt.datetime.fromtimestamp(night.sunset, zone)
-    sunrise = dt.datetime.fromtimestamp(night.sunrise, zone)
+    there = night(dt.date(2026, 11, 23), 49.7475, 13.3776)
+    assert there is not None
+    sunset = dt.datetime.fromtimestamp(there.sunset, zone)
+    sunrise = dt.datetime.fromtimestamp(there.sunrise, zone)
     assert (sunset.day, sunset.hour) == (23, 16)
     assert (sunrise.day, sunrise.hour) == (24, 7)
 
 
-def test_polar_night_and_day_have_no_sunset():
-    assert sun.night(dt.date(2026, 12, 21), 69.65, 18.96) is None
-    assert sun.night(dt.date(2026, 6, 21), 69.65, 18.96) is None
+def civil(date, zone):
+    following = date + dt.timedelta(days=1)
+    return tuple(
+        dt.datetime(day.year, day.month, day.day, 12, tzinfo=ZoneInfo(zone)).timestamp()
+        for day in (date, following)
+    )
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "zone"),
+    [
+        pytest.param(1.87, -157.4, "Pacific/Kiritimati", id="Kiritimati"),
+        pytest.param(-13.83, -171.77, "Pacific/Apia", id="Apia"),
+        pytest.param(-21.14, -175.2, "Pacific/Tongatapu", id="Nuku'alofa"),
+        pytest.param(-43.95, -176.56, "Pacific/Chatham", id="Chatham"),
+        pytest.param(-18.2, -178.8, "Pacific/Fiji", id="Lau"),
+        pytest.param(39.47, 75.99, "Asia/Shanghai", id="Kashgar"),
+        pytest.param(51.88, -176.66, "America/Adak", id="Adak"),
+        pytest.param(42.88, -8.54, "Europe/Madrid", id="Santiago"),
+    ],
+)
+def test_a_night_lies_between_the_noons_of_a_clock_far_from_the_sun(
+    latitude, longitude, zone
+):
+    for day in range(0, 365, 7):
+        noon, next_noon = civil(dt.date(2026, 1, 1) + dt.timedelta(days=day), zone)
+        there = sun.night(noon, next_noon, latitude, longitude)
+        assert there is not None
+        assert noon < there.sunset < there.sunrise < next_noon
+        assert sun.darkness(noon, next_noon, latitude, longitude) == (there,)
+        assert sun.elevation(there.sunset + 7200, latitude, longitude) < -10
+        assert sun.elevation(there.sunrise + 7200, latitude, longitude) > 10
+
+
+def test_polar_night_lasts_from_noon_to_noon_and_midnight_sun_has_no_night():
+    noon, next_noon = civil(dt.date(2026, 12, 21), "Europe/Oslo")
+    assert sun.night(noon, next_noon, 69.65, 18.96) == (noon, next_noon)
+    assert sun.darkness(noon, next_noon, 69.65, 18.96) == ((noon, next_noon),)
+    noon, next_noon = civil(dt.date(2026, 6, 21), "Europe/Oslo")
+    assert sun.night(noon, next_noon, 69.65, 18.96) is None
+    assert sun.darkness(noon, next_noon, 69.65, 18.96) == ()
+
+
+ARCTIC = Path(__file__).parent / "almanac" / "arctic.csv"  # make_arctic.py says how
+
+
+def test_edges_of_polar_night_and_day_are_within_a_minute_of_the_almanac():
+    """Every rise and set of a year, where the sun grazes the horizon for minutes."""
+    with ARCTIC.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["city"] for row in rows}) == 4
+    for city, zone in {(row["city"], row["zone"]) for row in rows}:
+        mine = [row for row in rows if row["city"] == city]
+        place = float(mine[0]["latitude"]), float(mine[0]["longitude"])
+        ours = []
+        for day in range(365):
+            noons = civil(dt.date(2026, 1, 1) + dt.timedelta(days=day), zone)
+            for part in sun.darkness(*noons, *place):
+                ours += [t for t in part if t not in noons]
+        theirs = [dt.datetime.fromisoformat(row["time"]).timestamp() for row in mine]
+        assert len(ours) == len(theirs)
+        late = [abs(a - b) for a, b in zip(sorted(ours), theirs, strict=True)]
+        assert max(late) <= 60, city
 
 
 def test_elevation_agrees_with_astral():

@@ -142,7 +142,6 @@ async def test_rain_is_counted_from_the_last_reading_that_was_kept(tmp_path):
     """A cycle that the disk refused costs no rain: the next one counts it again."""
     async with cabinet(tmp_path) as made:
         await asyncio.sleep(0.5)
-        made.agent.executor.report(0)
         refused = made.agent.outbox.put
 
         def full(*_arguments, **_named):
@@ -411,14 +410,14 @@ async def test_a_change_of_one_line_leaves_the_other_alone(tmp_path):
     async with two_lines(tmp_path) as (agent, path, text):
         await asyncio.sleep(0.3)
         untouched = agent.lines["line1"]
-        asked = agent._tasks["line1"]
+        asked = agent.parts._tasks["line line1"]
         more = text + SECOND.split("[[device]]")[1].join(["[[device]]", ""]).replace(
             "L201", "L202"
         ).replace("unit = 1", "unit = 2")
         path.write_text(more, "utf-8")
         await looked(agent)
         assert agent.lines["line1"] is untouched
-        assert agent._tasks["line1"] is asked
+        assert agent.parts._tasks["line line1"] is asked
         assert not asked.done()
         await asyncio.sleep(0.5)
         found = Cabinet(agent, None, tmp_path).rows("luminaire", "L202")

@@ -18,6 +18,7 @@ from duha_contract.programmes import (
 )
 from duha_contract.roads import Drying
 from duha_edge.executor import FRESH_S, RETRY_S, Executor
+from duha_edge.profiles import Write
 
 PLZEN = Place(49.7475, 13.3776, "Europe/Prague")
 STREET = Programme(
@@ -125,11 +126,13 @@ def test_drift_is_healed_and_reported(executor):
     first = executor.report(1)
     assert first is not None
     assert (first.revision, first.applied, first.diverged) == (1, 2, ())
+    executor.reported(first)
     assert executor.report(2) is None
     executor.saw("L1", 77.0)  # somebody turned the knob
     report = executor.report(3)
     assert report is not None
     assert report.diverged == ("L1",)
+    executor.reported(report)
     assert executor.to_write(now, RETRY_S) == {"L1": 40}
     obey(executor, now, RETRY_S)
     healed = executor.report(4)
@@ -204,3 +207,67 @@ def test_with_a_clock_a_light_sensor_moves_the_period_of_a_programme(executor):
     assert obey(executor, before) == {"L1": 70, "L2": 70}
     assert obey(executor, before + FRESH_S) == {}  # sunset has come meanwhile
     assert executor.decide("L1", before + FRESH_S).reason[0].code == "programme"
+
+
+def test_a_luminaire_that_cannot_be_decided_falls_back_and_the_others_do_not(executor):
+    executor.accept(document(1, Programme("p", "P", (Step("12:00", 30),))))
+    executor.accept(document(2))
+    night = at("2026-11-23 23:00")
+    healthy, failing = Desired.decide, {"L1"}
+
+    def decide(self, device, t, local=()):
+        if device in failing and self.revision >= 2:
+            raise ZeroDivisionError("a bug")
+        return healthy(self, device, t, local)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Desired, "decide", decide)
+        assert executor.to_write(night, 0.0) == {"L1": 30, "L2": 40}
+        assert executor.failing == {"L1": "ZeroDivisionError: a bug"}
+        failing.clear()
+        assert executor.decide("L1", night + 61).level == 40
+    assert executor.failing == {}
+
+
+def test_without_any_document_that_can_be_evaluated_the_light_is_on(tmp_path):
+    nowhere = Place(49.7, 13.4, "No/Where")
+    executor = Executor(["L1"], nowhere, tmp_path / "desired.json")
+    assert executor.to_write(at("2026-11-23 13:00"), 0.0) == {"L1": 100}
+
+
+GEAR = [
+    pytest.param(Write(10, 100), 0, 10, "no off", id="no off"),
+    pytest.param(Write(10, 100, off=True), 0, 0, "", id="off beside the range"),
+    pytest.param(Write(10, 100), 5, 10, "", id="least level"),
+    pytest.param(Write(0, 90), 100, 90, "", id="most level"),
+    pytest.param(Write(10.5, 90.5), 4, 11, "", id="whole levels"),
+    pytest.param(Write(0, 100), 40, 40, "", id="all levels"),
+]
+
+
+@pytest.mark.parametrize(("gear", "asked", "written", "reason"), GEAR)
+def test_a_level_that_gear_cannot_do_becomes_the_nearest_and_no_off_is_reported(
+    gear, asked, written, reason, tmp_path
+):
+    executor = Executor({"L1": gear}, PLZEN, tmp_path / "desired.json")
+    executor.accept(document(1, Programme("p", "P", (Step("12:00", asked),))))
+    now = at("2026-11-23 23:00")
+    assert obey(executor, now) == {"L1": written}
+    assert gear.allows(written)
+    report = executor.report(0)
+    assert report is not None
+    assert report.diverged == (("L1",) if reason else ())
+    assert reason in report.reasons.get("L1", "")
+    assert obey(executor, now, RETRY_S) == {}  # it is not told again and again
+
+
+def test_a_report_is_made_until_it_is_kept(executor):
+    executor.accept(document())
+    obey(executor, at("2026-11-23 23:00"))
+    refused = executor.report(1)
+    assert refused is not None
+    again = executor.report(2)
+    assert again is not None
+    assert again.applied == refused.applied == 2
+    executor.reported(again)
+    assert executor.report(3) is None

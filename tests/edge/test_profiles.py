@@ -6,6 +6,7 @@ address, the readings, and the quantities that have no value.
 
 import asyncio
 import tomllib
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,23 @@ def test_a_simulated_device_refuses_what_the_real_one_refuses():
     for address, word in ((4, 10), (3, 256)):
         with pytest.raises(Refusal):
             lamp.write(address, [word])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("low = 0", "low = nan", "write range"),
+        ("high = 100", "high = inf", "write range"),
+        ("low = 0", "low = 200", "write range"),
+        ("scale = 0.1", "scale = nan", "scale"),
+        ("scale = 0.1", "scale = 0.1\noffset = inf", "offset"),
+        ("scale = 0.1", "scale = " + "[" * 20_000, "nested"),
+        ("[[point]]", "#" * 2_000_000 + "\n[[point]]", "more than"),
+    ],
+)
+def test_a_profile_that_cannot_work_is_refused(old, new, named):
+    shipped = resources.files(profiles).joinpath("luminaire-generic.toml")
+    text = shipped.read_text("utf-8")
+    assert old in text
+    with pytest.raises(ConfigError, match=named):
+        profiles.parse(text.replace(old, new, 1))

@@ -76,3 +76,64 @@ def test_what_is_no_toml_says_where():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         site.load(tmp_path / "site.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("latitude = 49.7", "latitude = nan", "nan is no number"),
+        ("longitude = 13.4", "longitude = -inf", "no number"),
+        ("port = 5020", "port = 5020\nbaud = 0", ">= 50"),
+        ("port = 5020", f"port = {10**30}", "64 bits"),
+        ('zone = "Europe/Prague"', 'zone = "Europe"', "time zone"),
+        ('zone = "Europe/Prague"', 'data = "a\\u0000b"', "NUL"),
+        ('zone = "Europe/Prague"', 'zone = "UTC"\nperiod_s = 1e9', "<= 86400"),
+        ('zone = "Europe/Prague"', "zone = " + "[" * 20_000, "nested"),
+        ('zone = "Europe/Prague"', f"zone = {'1' * 5000}", "digits"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(old, new, named):
+    with pytest.raises(ConfigError, match=named):
+        site.parse(GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"\xff\xfe[site]", "utf-8"),
+        (b"#" * (site.MOST_BYTES + 1), "more than"),
+    ],
+)
+def test_a_file_that_is_no_site_file_is_one_clear_sentence(content, named, tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=named):
+        site.load(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "content", "named"),
+    [
+        ("password_file", None, "password_file .*No such file"),
+        ("password_file", b"\xff", "password_file .*utf-8"),
+        ("tls_ca", None, "tls_ca .*No such file"),
+        ("tls_ca", b"no certificate", "tls_ca"),
+    ],
+)
+def test_files_that_the_broker_needs_are_read_with_the_site_file(
+    setting, content, named, tmp_path
+):
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    path = tmp_path / "site.toml"
+    path.write_text(f'{GOOD}\n[broker]\n{setting} = "{secret}"\n', "utf-8")
+    site.load(path)  # what a technician checks on another machine
+    with pytest.raises(ConfigError, match=named):
+        site.Source(path).load()
+
+
+def test_a_password_is_read_without_its_line_end(tmp_path):
+    (tmp_path / "secret").write_text("s3cret\n", "utf-8")
+    broker = site.Broker(password_file=str(tmp_path / "secret"))
+    assert broker.password() == "s3cret"

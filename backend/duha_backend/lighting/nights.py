@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from duha_backend.validate import Array
+from duha_contract.errors import ProgrammeError
 from duha_contract.lighting import NORMAL, Condition, Override, Sun, worked
 from duha_contract.programmes import (
     Calendar,
@@ -63,7 +64,8 @@ def levels(
             np.minimum(1.0, since[here] / override.fade_s) if override.fade_s else 1.0
         )
         found[here] = planned[here] + (override.level - planned[here]) * share
-    return found
+    found[np.isnan(found)] = 100.0
+    return found.clip(0.0, 100.0)
 
 
 def _planned(
@@ -81,20 +83,33 @@ def _planned(
         end = int(np.searchsorted(times, noons(sun.place, date)[1]))
         night = times[done:end]
         programme = programmes.get(calendar.programme_of(date)) if calendar else None
-        found[done:end] = (
-            _default(sun, date, night)
-            if programme is None
-            else _night(programme, conditions, sun, date, night, normal)
-        )
+        found[done:end] = _programmed(programme, conditions, sun, date, night, normal)
         done = end
     return found
 
 
+def _programmed(
+    programme: Programme | None,
+    conditions: list[Condition],
+    sun: Sun,
+    date: dt.date,
+    times: Array,
+    normal: float,
+) -> Array:
+    """The night of a programme; of the default without one, or where it has no meaning."""
+    if programme is None:
+        return _default(sun, date, times)
+    try:
+        return _night(programme, conditions, sun, date, times, normal)
+    except ProgrammeError:
+        return _default(sun, date, times)
+
+
 def _default(sun: Sun, date: dt.date, times: Array) -> Array:
-    night = sun.night(date)
-    if night is None:
-        return np.full(len(times), 100.0)
-    return np.where((times >= night.sunset) & (times < night.sunrise), 100.0, 0.0)
+    found = np.zeros(len(times))
+    for part in sun.darkness(date):
+        found[(times >= part.sunset) & (times < part.sunrise)] = 100.0
+    return found
 
 
 def _night(

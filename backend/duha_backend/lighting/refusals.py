@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from duha_contract.lighting import Sun
-from duha_contract.programmes import Calendar, Programme, Segment, plan, segments
+from duha_contract.programmes import Calendar, Programme, Segment, noons, plan, segments
 
 NIGHTS = 366
 TWILIGHT_S = 30 * 60.0
@@ -133,7 +133,8 @@ def _night(
     parts = segments(programme, sun.place, date)
     for check in (_dark, _day):
         yield from check(programme, parts, sun, date, least)
-    yield from _contradictions(programme, sun, date)
+    if any(part.lit for part in parts):  # by midnight sun nothing is
+        yield from _contradictions(programme, sun, date)
     yield from _switches(parts)
     yield from _lowering(programme, least)
 
@@ -146,19 +147,17 @@ def _dark(
     least: float,
 ) -> Iterable[Wrong]:
     """Gaps, and light below the class, while the street is dark."""
-    night = sun.night(date)
-    if night is None:
-        return
-    start, end = night.sunset + TWILIGHT_S, night.sunrise - TWILIGHT_S
-    lowest, when = 100.0, start
+    spans = _dark_spans(sun, date)
+    lowest, when = 100.0, 0.0
     for part in parts:
-        a, b = max(part.start, start), min(part.end, end)
-        if a >= b:
-            continue
-        sure = part.lit and part.sensor != "bright"  # a sensor may err: then it is dark
-        level = min(part.at(a), part.at(b)) if sure else 0.0
-        if level < lowest:
-            lowest, when = level, a
+        for start, end in spans:
+            a, b = max(part.start, start), min(part.end, end)
+            if a >= b:
+                continue
+            sure = part.lit and part.sensor != "bright"  # a sensor may err: it is dark
+            level = min(part.at(a), part.at(b)) if sure else 0.0
+            if level < lowest:
+                lowest, when = level, a
     meant = programme.part_night and least <= 0
     if lowest <= 0 and not meant:
         yield "no-light", {"at": _clock(sun, when)}
@@ -175,18 +174,44 @@ def _day(
     _least: float,
 ) -> Iterable[Wrong]:
     """Lamps that burn by day."""
-    night = sun.night(date)
-    if night is None:
-        return
+    spans = _day_spans(sun, date)
     for part in parts:
         if max(part.level, part.then) <= 0 or not (part.lit or part.sensor == "dark"):
             continue
-        before = min(part.end, night.sunset - DAY_S) - part.start
-        after = part.end - max(part.start, night.sunrise + DAY_S)
-        if before > 0 or after > 0:
-            when = part.start if before > 0 else max(part.start, night.sunrise + DAY_S)
-            yield "by-day", {"at": _clock(sun, when)}
+        when = [
+            max(part.start, start)
+            for start, end in spans
+            if max(part.start, start) < min(part.end, end)
+        ]
+        if when:
+            yield "by-day", {"at": _clock(sun, when[0])}
             return
+
+
+def _dark_spans(sun: Sun, date: dt.date) -> list[tuple[float, float]]:
+    """When the street is dark in a night; in a polar night from noon to noon."""
+    noon, next_noon = noons(sun.place, date)
+    return [
+        (
+            part.sunset + TWILIGHT_S if part.sunset > noon else noon,
+            part.sunrise - TWILIGHT_S if part.sunrise < next_noon else next_noon,
+        )
+        for part in sun.darkness(date)
+    ]
+
+
+def _day_spans(sun: Sun, date: dt.date) -> list[tuple[float, float]]:
+    """When it is day between the noons of a night; all the time where the sun stays up."""
+    noon, next_noon = noons(sun.place, date)
+    edges = [edge for part in sun.darkness(date) for edge in part]
+    day = [*zip([noon, *edges[1::2]], [*edges[::2], next_noon], strict=True)]
+    return [
+        (
+            start + DAY_S if start > noon else noon,
+            end - DAY_S if end < next_noon else next_noon,
+        )
+        for start, end in day
+    ]
 
 
 def _contradictions(programme: Programme, sun: Sun, date: dt.date) -> Iterable[Wrong]:
@@ -208,7 +233,7 @@ def _switches(parts: Iterable[Segment]) -> Iterable[Wrong]:
         for part in parts
         for value in (part.level, part.then)
     ]
-    ons = sum(a <= 0 < b for a, b in pairwise([0.0, *ends]))
+    ons = sum(a <= 0 < b for a, b in pairwise(ends))
     if ons > MOST_SWITCH_ONS:
         yield "switches", {"count": ons}
 

@@ -1,5 +1,6 @@
 """Device profiles: how the registers of one product become quantities. Data, not code."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -20,6 +21,7 @@ WORDS: dict[str, int] = {
     "u16": 1, "s16": 1, "u32": 2, "s32": 2, "u64": 4, "s64": 4, "f32": 2, "bit": 1,
 }  # fmt: skip
 BITS: frozenset[str] = frozenset(("coil", "discrete"))
+MOST_CHARS = 2**20
 Address = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -27,8 +29,9 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a point may be written.
 
-    `low` and `high` are the range [unit of the quantity] that may ever be written. What
-    was written is read back unless `verify` says that the product cannot; `fade_s` [s] is how
+    `low` and `high` are the range [unit of the quantity] that may ever be written; with
+    `off` 0 may, too: gear with ``low = 10`` that dims to 10 % and goes out at 0. Where
+    neither allows 0, the light stays at `low` and is reported. What was written is read back unless `verify` says that the product cannot; `fade_s` [s] is how
     long the product takes until the point shows what was written. `function` is the Modbus
     function of the write.
     """
@@ -38,6 +41,17 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function: Literal[6, 16] = 6
     verify: bool = True
     fade_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+    off: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether a value may be written."""
+        return self.low <= value <= self.high or (self.off and value == 0)
+
+    def nearest(self, level: int) -> int:
+        """The whole level nearest to `level` that may be written."""
+        if self.allows(level):
+            return level
+        return max(math.ceil(self.low), min(math.floor(self.high), level))
 
 
 class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -273,9 +287,13 @@ def parse(text: str) -> Profile:
     ConfigError
         Not TOML, an unknown key, or a quantity that the kind of device does not have.
     """
+    if len(text) > MOST_CHARS:
+        raise ConfigError(f"profile: more than {MOST_CHARS} characters")
     try:
         profile = msgspec.convert(tomllib.loads(text), Profile)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except RecursionError:
+        raise ConfigError("profile: nested too deeply") from None
+    except ValueError as error:  # of TOML or of the schema
         raise ConfigError(f"profile: {error}") from None
     known = BY_NAME.get(profile.kind)
     if known is None:
@@ -309,8 +327,14 @@ def _wrong(point: Point, known: Mapping[str, object]) -> str | None:
         return "this kind of device has no such quantity"
     if (point.table in BITS) != (point.type == "bit"):
         return "bits, and only bits, lie in coils and discrete inputs"
-    if point.scale == 0:
-        return "a scale of 0 tells nothing"
+    if point.scale == 0 or not math.isfinite(point.scale):
+        return "a scale is a number other than 0"
+    if not math.isfinite(point.offset):
+        return "an offset is a number"
+    if point.write is not None and not (
+        -math.inf < point.write.low <= point.write.high < math.inf
+    ):
+        return "its write range has no value"
     if point.write is not None and (point.words != 1 or point.table != "holding"):
         return "only a single holding register can be written"
     return None
