@@ -508,8 +508,8 @@ async def test_a_database_that_is_not_there_is_named(influx):
 async def test_preparing_twice_is_preparing_once(influx):
     first = await influx.prepare(Retention(raw=30))
     assert await influx.prepare(Retention(raw=30)) == first
-    series = await influx._influxql(
-        {"q": f'SHOW RETENTION POLICIES ON "{influx._place.database}"'}
+    series = await influx._server.series(
+        "", f'SHOW RETENTION POLICIES ON "{influx._place.database}"'
     )
     assert series[0]["values"][0][1] == "720h0m0s"
 
@@ -551,7 +551,7 @@ async def test_a_password_that_is_not_accepted_is_an_alarm(tmp_path):
     with servers.influxd(tmp_path, http="auth-enabled = true") as url:
         right = InfluxReadings(Influx(url, "eva:příliš"), FOREVER)
         words = "CREATE USER eva WITH PASSWORD 'příliš' WITH ALL PRIVILEGES"
-        await right._influxql({"q": words})
+        await right._server.series("", words)
         wrong = InfluxReadings(Influx(url, "eva:guess"), FOREVER)
         with pytest.raises(StoreDown, match="not accepted") as caught:
             await wrong.write([lamps(1)], T0)
@@ -610,7 +610,7 @@ async def test_a_server_that_is_not_there_is_down():
 
 @pytest.mark.system
 async def test_victoria_metrics_takes_the_same_lines(tmp_path):
-    """The way of 2.x and 3.x, through influxdb-client, to another server that speaks it."""
+    """The way of 2.x and 3.x to another server that speaks it."""
     import time
     import urllib.request
 
