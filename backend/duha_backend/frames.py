@@ -3,13 +3,23 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from duha_backend.readings import DAY_MS, FRAME_ROWS, Frame, length
 from duha_backend.validate import Array
 from duha_contract.quantities import BY_NAME, KINDS
 
-Series = list[dict[str, Any]]
+
+class One(msgspec.Struct, frozen=True):
+    """One series of an answer in InfluxQL: rows in columns, and the tags of all."""
+
+    columns: list[str]
+    values: list[list[Any]] = []
+    tags: dict[str, str] = {}
+
+
+Series = list[One]
 _TEXT = ("device", "controller", "quality")
 
 
@@ -17,14 +27,16 @@ def columns(series: Series, names: Iterable[str]) -> Frame:
     """Series as one frame of ts, tags and the named fields, ordered by time."""
     parts: dict[str, list[Any]] = {}
     wanted = (*_TEXT, *names)
-    found = {column for s in series for column in (*s["columns"], *s.get("tags", ()))}
+    found = {column for s in series for column in (*s.columns, *s.tags)}
     for one in series:
-        given = dict(zip(one["columns"], zip(*one["values"], strict=True), strict=True))
-        n = len(one["values"])
-        parts.setdefault("ts", []).extend(given["time"])
+        given = dict(
+            zip(one.columns, zip(*one.values, strict=True), strict=bool(one.values))
+        )
+        n = len(one.values)
+        parts.setdefault("ts", []).extend(given.get("time", ()))
         for name in wanted:
             if name in found:
-                tag = (one.get("tags", {}).get(name),) * n
+                tag = (one.tags.get(name),) * n
                 parts.setdefault(name, []).extend(given.get(name, tag))
     order = np.argsort(np.array(parts.get("ts", ()), dtype=np.int64), kind="stable")
     frame = {"ts": np.array(parts.get("ts", ()), dtype=np.int64)[order]}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from duha_backend.errors import Invalid
 from duha_backend.frames import (
+    Series,
     before,
     cabinets,
     columns,
@@ -146,7 +147,7 @@ class InfluxReadings:
             f"SELECT * FROM {kind} WHERE time >= {since_ms}ms"
             " GROUP BY device, controller ORDER BY time DESC LIMIT 1",
         )
-        return await asyncio.to_thread(readings, kind, found)
+        return await self._server.worked(readings, kind, found)
 
     async def window(
         self, kind: str, device: str, since_ms: int, until_ms: int,
@@ -160,7 +161,7 @@ class InfluxReadings:
                 home(kind),
                 f"SELECT * FROM {kind} WHERE {where} AND {_span(since_ms, until_ms)}{last}",
             )  # fmt: skip
-            return await asyncio.to_thread(readings, kind, found)
+            return await self._server.worked(readings, kind, found)
         rolled = await self._rolled_until(kind)
         quarters = await self._steps("15m", kind, where, since_ms, until_ms)
         first = max(rolled, since_ms // QUARTER_MS * QUARTER_MS)
@@ -194,7 +195,7 @@ class InfluxReadings:
             frame = columns(found, names)
             return together(curve.kind, frame, frame["ts"], curve.quantities)
 
-        return await asyncio.to_thread(summed)
+        return await self._server.worked(summed)
 
     async def rain(
         self, since_ms: int, until_ms: int, bin_ms: int, kind: str = "rain_gauge"
@@ -206,7 +207,7 @@ class InfluxReadings:
             f" WHERE {_span(since_ms, until_ms)}"
             f" GROUP BY time({bin_ms}ms), device fill(none)",
         )
-        frame = await asyncio.to_thread(columns, found, ("rain_mm",))
+        frame = await self._server.worked(columns, found, ("rain_mm",))
         return rainy(frame, ("device", "ts"))
 
     async def rain_readings(self, since_ms: int) -> Frame:
@@ -216,7 +217,7 @@ class InfluxReadings:
             f"SELECT rain_mm FROM rain_gauge WHERE time >= {since_ms}ms AND rain_mm > 0"
             " GROUP BY device",
         )
-        frame = await asyncio.to_thread(columns, found, ("rain_mm",))
+        frame = await self._server.worked(columns, found, ("rain_mm",))
         return rainy(frame, ("ts", "device"))
 
     async def export(
@@ -229,7 +230,7 @@ class InfluxReadings:
         async for found in self._slices(
             home(kind), kind, "quality", since_ms, until_ms, every, whose
         ):
-            for frame in cut(await asyncio.to_thread(readings, kind, found)):
+            for frame in cut(await self._server.worked(readings, kind, found)):
                 yield frame
 
     async def quarters(
@@ -240,13 +241,13 @@ class InfluxReadings:
         async for found in self._slices(
             "15m", kind, "n", since_ms, until_ms, _HOUR_MS, " AND n > 0"
         ):
-            for frame in cut(await asyncio.to_thread(columns, found, names)):
+            for frame in cut(await self._server.worked(columns, found, names)):
                 yield frame
 
     async def _slices(
         self, step: Step, kind: str, counted: str, since_ms: int, until_ms: int,
         every_ms: int, whose: str,
-    ) -> AsyncIterator[list[dict[str, Any]]]:  # fmt: skip
+    ) -> AsyncIterator[Series]:  # fmt: skip
         """Series of a span, in pieces whose size is known before they are asked for."""
         for start in range(since_ms, until_ms, every_ms):
             end = min(until_ms, start + every_ms)
@@ -284,11 +285,11 @@ class InfluxReadings:
         names = await self._query(
             "15m", f'SHOW TAG VALUES FROM {kind} WITH KEY = "controller"'
         )
-        for controller in sorted({row[1] for s in names for row in s["values"]}):
+        for controller in sorted({row[1] for s in names for row in s.values}):
             where = f"controller = '{_id(controller)}'"
             quarters = await self._steps("15m", kind, where, start_ms, until)
             await self._keep(
-                "1d", kind, await asyncio.to_thread(in_days, kind, quarters)
+                "1d", kind, await self._server.worked(in_days, kind, quarters)
             )
 
     async def _keep(self, step: Step, kind: str, frame: Frame) -> None:
@@ -296,7 +297,7 @@ class InfluxReadings:
         if not length(frame):
             return
         await self._put(step, kind, frame)
-        whole = await asyncio.to_thread(cabinets, kind, frame)
+        whole = await self._server.worked(cabinets, kind, frame)
         await self._put(step, f"{kind}_cabinet", whole)
 
     async def _mark(self, kind: str, until_ms: int) -> None:
@@ -348,7 +349,7 @@ class InfluxReadings:
             names = with_behind(kind)[1:]
             return with_counts(kind, columns(values, names), columns(counted, ("n",)))
 
-        return await asyncio.to_thread(both)
+        return await self._server.worked(both)
 
     async def _steps(
         self, step: Step, kind: str, where: str, since_ms: int, until_ms: int
@@ -358,9 +359,9 @@ class InfluxReadings:
         found = await self._query(
             step, f"SELECT * FROM {kind} WHERE {where} AND {_span(since_ms, until_ms)}"
         )
-        return await asyncio.to_thread(columns, found, with_behind(kind))
+        return await self._server.worked(columns, found, with_behind(kind))
 
-    async def _query(self, step: Step, query: str) -> list[dict[str, Any]]:
+    async def _query(self, step: Step, query: str) -> Series:
         """Series of an InfluxQL query."""
         return await self._server.series(self._place.of(step), query)
 

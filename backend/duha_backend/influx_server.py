@@ -10,7 +10,7 @@ import base64
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from duha_backend.errors import StoreDown
-from duha_backend.frames import Series
+from duha_backend.frames import One, Series
 from duha_backend.readings import FRAME_ROWS, Step
 
 log = logging.getLogger(__name__)
@@ -158,12 +158,19 @@ class Server:
         """What to say when there is no answer, or none that makes sense."""
         return StoreDown(f"InfluxDB at {self.place.url}: {why}")
 
+    async def worked(self, call: Callable[..., T], *given: Any) -> T:
+        """Work an answer up, in a thread."""
+        try:
+            return await asyncio.to_thread(call, *given)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise self.down("what it says is no result of a query") from error
+
     async def _parsed(self, text: bytes) -> Series:
         try:
             if len(text) <= _INLINE_BYTES:
                 return _series(text.splitlines())
             return await asyncio.to_thread(_series, text.splitlines())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise self.down("what it says is no result of a query") from error
 
     async def _request(
@@ -221,17 +228,35 @@ def _credentials(token: str) -> dict[str, str]:
     return {"Authorization": f"Token {token}"}
 
 
+class _Result(msgspec.Struct, frozen=True):
+    """Answer to one statement, or a part of it."""
+
+    series: list[One] = []
+    error: str = ""
+
+
+class _Document(msgspec.Struct, frozen=True):
+    """Answer of ``/query``, or a part of it."""
+
+    results: list[_Result] = []
+    error: str = ""
+
+
+_documents = msgspec.json.Decoder(_Document)
+
+
 def _series(documents: Iterable[bytes]) -> Series:
     """Series of the documents of an answer."""
     found: Series = []
     for document in documents:
         if not document.strip():
             continue
-        said = msgspec.json.decode(document)
-        for part in (said, *said.get("results", ())):
-            if "error" in part:
-                raise StoreDown(f"InfluxDB: {part['error']}")
-            found += part.get("series", ())
+        said = _documents.decode(document)
+        for error in (said.error, *(result.error for result in said.results)):
+            if error:
+                raise StoreDown(f"InfluxDB: {error}")
+        for result in said.results:
+            found += result.series
     return found
 
 

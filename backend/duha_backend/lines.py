@@ -63,7 +63,9 @@ def _alike(
 ) -> Iterator[tuple[slice | Array, list[str]]]:
     """Rows with values for the same quantities, and which these are."""
     names = list(numbers)
-    known = ~np.isnan(np.array([numbers[name] for name in names])).reshape(-1, n)
+    known = np.empty((len(names), n), dtype=bool)
+    for k, name in enumerate(names):
+        known[k] = ~np.isnan(numbers[name])
     some = known.any(axis=1)
     if (known.all(axis=1) == some).all():
         yield (
@@ -74,7 +76,7 @@ def _alike(
     shapes, of = np.unique(np.packbits(known, axis=0), axis=1, return_inverse=True)
     for shape in range(shapes.shape[1]):
         rows = np.flatnonzero(of.ravel() == shape)
-        has = known[:, rows[0]]
+        has: list[bool] = known[:, rows[0]].tolist()
         yield rows, [name for name, any_ in zip(names, has, strict=True) if any_]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -284,7 +285,7 @@ async def test_a_daily_mean_is_that_of_the_values_and_not_of_the_rows(duck):
         for m in range(24 * 60)
     ]
     values = [value for value in given if value is not None]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "device": ["L1"] * 1440, "ts": [DAY + m * 60_000 for m in range(1440)],
         "quality": ["good"] * 1440, "power_w": list(map(float, range(1440))),
         "driver_temperature_c": given,

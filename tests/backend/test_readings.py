@@ -511,7 +511,7 @@ async def test_preparing_twice_is_preparing_once(influx):
     series = await influx._server.series(
         "", f'SHOW RETENTION POLICIES ON "{influx._place.database}"'
     )
-    assert series[0]["values"][0][1] == "720h0m0s"
+    assert series[0].values[0][1] == "720h0m0s"
 
 
 @pytest.mark.system
