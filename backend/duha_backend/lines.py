@@ -66,18 +66,14 @@ def _alike(
     known = np.empty((len(names), n), dtype=bool)
     for k, name in enumerate(names):
         known[k] = ~np.isnan(numbers[name])
-    some = known.any(axis=1)
-    if (known.all(axis=1) == some).all():
-        yield (
-            slice(None),
-            [name for name, any_ in zip(names, some, strict=True) if any_],
-        )
+    some = np.flatnonzero(known.any(axis=1)).tolist()
+    if known[some].all():
+        yield slice(None), [names[k] for k in some]
         return
     shapes, of = np.unique(np.packbits(known, axis=0), axis=1, return_inverse=True)
     for shape in range(shapes.shape[1]):
         rows = np.flatnonzero(of.ravel() == shape)
-        has: list[bool] = known[:, rows[0]].tolist()
-        yield rows, [name for name, any_ in zip(names, has, strict=True) if any_]
+        yield rows, [names[k] for k in np.flatnonzero(known[:, rows[0]]).tolist()]
 
 
 class _Memo(dict[float, str]):
