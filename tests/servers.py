@@ -66,6 +66,15 @@ def until_it_answers(url: str, seconds: float = 20) -> None:
 @contextlib.contextmanager
 def influxd(folder: Path, port: int | None = None, http: str = "") -> Iterator[str]:
     """InfluxDB 1.x of Debian, with more settings of its [http] part; its URL."""
+    with influxd_process(folder, port, http) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def influxd_process(
+    folder: Path, port: int | None = None, http: str = ""
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same with its process, which a test may stop and let go on."""
     program = tool("influxd")
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +82,9 @@ def influxd(folder: Path, port: int | None = None, http: str = "") -> Iterator[s
     config.write_text(
         _INFLUX.format(folder=folder, port=port, rpc=free_port(), http=http)
     )
-    with process(program, "-config", config):
+    with process(program, "-config", config) as running:
         until_it_answers(f"http://127.0.0.1:{port}/ping")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", running
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ class Ingest:
         if not self._waiting:
             await self._offered.wait()
         if len(self._waiting) < GROUP:
-            await asyncio.sleep(LINGER_S)
+            await asyncio.sleep(self._store.linger_s if self._store else LINGER_S)
         group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
         self._waiting_bytes -= sum(len(payload) for _, payload in group)
         return group

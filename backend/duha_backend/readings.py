@@ -4,6 +4,7 @@ Two stores keep to it: `duck` (embedded) and `influx`. Times go in and come out 
 milliseconds; what comes out is a `Frame`, columns of one length.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -21,6 +22,8 @@ Frame = dict[str, Array]
 
 QUARTER_MS = 15 * 60_000
 DAY_MS = 24 * 3_600_000
+FRAME_ROWS = 20_000
+"""Most rows of one frame of an export."""
 STEP_MS: dict[Step, int] = {"15m": QUARTER_MS, "1d": DAY_MS}
 
 
@@ -61,9 +64,21 @@ class Readings(Protocol):
     """A store of readings.
 
     `write` is idempotent: device and time are the key of a reading, and what is known is
-    not written again. It raises StoreDown when the store cannot be reached or cannot
-    write now; whoever calls keeps the messages and comes again.
+    not written again. Every call raises StoreDown when the store cannot be reached or
+    cannot do it now; whoever calls keeps the messages and comes again.
+
+    Attributes
+    ----------
+    reused : Counter
+        Of each controller, batches whose number had stood for other content before. They
+        are stored all the same; a store that does not look at numbers counts none.
+    linger_s : float
+        How long messages are gathered for one commit when few come [s]: long enough that
+        small commits do not cost more than the readings in them.
     """
+
+    reused: Counter[str]
+    linger_s: float
 
     async def write(
         self, messages: Sequence[Examined], received_ms: int
@@ -148,6 +163,30 @@ def gaps(
     edges = np.concatenate(([since_ms], times, [until_ms]))
     wide = np.flatnonzero(np.diff(edges) > longest_ms)
     return [(int(edges[i]), int(edges[i + 1])) for i in wide]
+
+
+def slices(counted: Frame, since_ms: int, until_ms: int) -> list[tuple[int, int]]:
+    """Cut a span [ms) where its rows fill frames.
+
+    Parameters
+    ----------
+    counted : Frame
+        Starts of short bins `ts` [ms], ascending, and the rows `n` of each.
+
+    Returns
+    -------
+    list of (int, int)
+        Spans that hold at most `FRAME_ROWS` rows, or one bin; without a row, none.
+    """
+    found: list[tuple[int, int]] = []
+    begin, rows = since_ms, 0
+    for ts, n in zip(counted["ts"].tolist(), counted["n"].tolist(), strict=True):
+        if rows and rows + n > FRAME_ROWS:
+            cut = max(ts, begin)
+            found.append((begin, cut))
+            begin, rows = cut, 0
+        rows += n
+    return [*found, (begin, until_ms)] if rows else found
 
 
 def rows_of(frame: Frame) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Services, iso, to_ms
-from duha_backend.duck import ParquetFile
 from duha_backend.errors import Invalid, NotFound
+from duha_backend.parquet import ParquetFile
 from duha_backend.readings import (
     Curve,
     Frame,
