@@ -193,11 +193,13 @@ class Books:
     def marked(self) -> list[tuple[str, Marked, int, str]]:
         """Steps with new readings, and their marks: the finer first, then the newer.
 
-        Late readings of a month must not hold up the roll-ups of today.
+        Late readings of a month must not hold up the roll-ups of today. Rain that is to
+        be judged again goes by time.
         """
         u = tables.unrolled
+        age = sa.case((u.c.step == "late", u.c.start), else_=-u.c.start)
         query = sa.select(u.c.kind, u.c.step, u.c.start, u.c.mark)
-        query = query.order_by(u.c.step, u.c.start.desc())  # "15m" is before "1d"
+        query = query.order_by(u.c.step, age)  # "15m" is before "1d"
         with self._reading() as db:
             return [tuple(row) for row in db.execute(query)]
 

@@ -114,9 +114,11 @@ class Ingest:
         self._due: dict[tuple[str, str], list[int]] = {}
         self._to_send = asyncio.Event()
         self._counts = Counts()
+        linger_s: float = getattr(store, "linger_s", LINGER_S) - LINGER_S
         self._stored = Sink(
-            "store", self._keep, self._kept, self._refused, self._missed, self._works
-        )
+            "store", self._keep, self._kept, self._refused, self._missed, self._works,
+            max(0.0, linger_s),
+        )  # fmt: skip
         self._booked = Sink(
             "books", self._book, self._advance, self._refused, self._missed, self._works
         )
@@ -384,7 +386,7 @@ class Ingest:
 
     # -- what was refused, once more -------------------------------------------------
 
-    async def replay(self, numbers: Sequence[int], city: str) -> dict[int, str]:
+    async def replay(self, numbers: Sequence[int]) -> dict[int, str]:
         """Examine refused things by the rules of now, and store what is fine.
 
         Returns
@@ -392,7 +394,6 @@ class Ingest:
         dict of int to str
             Of each number: empty when it is stored now, else why it is still refused.
         """
-        del city
         if self._store is None or self._books is None:
             return {}
         rows = await asyncio.to_thread(self._books.quarantined, numbers)

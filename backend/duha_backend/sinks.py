@@ -73,6 +73,8 @@ class Sink:
         Takes parts that the sink in trouble has not looked at.
     works : callable
         Called when the sink works again.
+    linger_s : float, optional
+        How long parts are gathered for one commit [s], unless they are many.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Sink:
         poisoned: Callable[[Part, Exception], None],
         missed: Callable[[Sequence[Part]], None],
         works: Callable[[], None],
+        linger_s: float = 0.0,
     ) -> None:
+        self._linger_s = linger_s
         self._name = name
         self._commit = commit
         self._settled = settled
@@ -92,6 +96,7 @@ class Sink:
         self._works = works
         self._waiting: deque[Part] = deque()
         self._filled = asyncio.Event()
+        self._full = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._stuck = False
@@ -109,6 +114,7 @@ class Sink:
         self._waiting.append(part)
         self._filled.set()
         if len(self._waiting) >= GROUP:
+            self._full.set()
             self._room.clear()
 
     async def room(self) -> None:
@@ -120,7 +126,10 @@ class Sink:
         """Commit what comes until cancelled."""
         while True:
             await self._filled.wait()
+            if self._linger_s and len(self._waiting) < GROUP:
+                await heard(self._full, self._linger_s)
             group = [self._waiting.popleft() for _ in islice(range(GROUP), len(self._waiting))]  # fmt: skip
+            self._full.clear()
             if not self._waiting:
                 self._filled.clear()
             try:

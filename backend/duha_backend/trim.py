@@ -65,14 +65,14 @@ def _cut(engine: sa.Engine, kept: Kept, caps: Caps, which: Any) -> int:
     query = sa.select(kept.age, sa.func.length(kept.body) + OVERHEAD)
     query = query.where(which).order_by(kept.age.desc())
     things = size = 0
+    last = None
     with engine.connect() as db:
         for age, weight in db.execute(query.execution_options(yield_per=STEP)):
             things, size = things + 1, size + weight
             if things > caps.things or size > caps.bytes:
+                last = age
                 break
-        else:
-            return 0
-    return _delete(engine, kept, which & (kept.age <= age))
+    return 0 if last is None else _delete(engine, kept, which & (kept.age <= last))
 
 
 def _delete(engine: sa.Engine, kept: Kept, which: Any) -> int:
