@@ -66,7 +66,7 @@ class Books:
                 statement = tables.insert(db, tables.event).on_conflict_do_nothing()
                 db.execute(statement, events)
             self._refuse(db, rejects, received_ms)
-        self._came("event", len(events), sum(len(e["detail"]) for e in events))
+        self._came("event", len(events), sum(len(str(e["detail"])) for e in events))
         self._came("quarantine", len(rejects), sum(len(r.raw) for r in rejects))
         with contextlib.suppress(StoreDown):  # it is trimmed with what comes next
             self.trim(received_ms)

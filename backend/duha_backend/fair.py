@@ -84,7 +84,7 @@ class FairQueue:
         cost, waiting = size(message), mine.bytes if mine else 0
         if waiting + cost > min(most, most_each):
             return [message]
-        dropped = []
+        dropped: list[Message] = []
         while self._bytes + cost > most:
             longest = max(self._queues, key=lambda name: self._queues[name].bytes)
             if self._queues[longest].bytes < waiting + cost:

@@ -1,7 +1,7 @@
 """Bounds a table of things that controllers send: the oldest go first, in small steps."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,7 +11,8 @@ OVERHEAD = 200
 """What a row costs beside its largest column, about [bytes]."""
 
 
-class Caps(NamedTuple):
+@dataclass(frozen=True)
+class Caps:
     """Most rows, and most bytes."""
 
     things: int

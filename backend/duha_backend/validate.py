@@ -177,7 +177,8 @@ def examine(
         _examine(result, payload, _Rules(controller, owners, now_ms, oldest_ms))
     except Exception as error:  # noqa: BLE001 - what nobody foresaw stops no other message
         found = result.batch
-        result = Examined(controller, envelope=found and _envelope(found))
+        result = Examined(controller)
+        result.envelope = _envelope(found) if found is not None else None
         result.refuse(f"could not be examined: {type(error).__name__}", payload)
     return result
 

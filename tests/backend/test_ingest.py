@@ -252,7 +252,9 @@ async def test_an_event_that_no_commit_takes_stands_alone_in_quarantine(running)
 
 
 async def test_a_sink_that_takes_nothing_is_broken_and_no_message_is_blamed():
-    seen, missed, poisoned = [], [], []
+    seen: list[int] = []
+    missed: list[Part] = []
+    poisoned: list[Part] = []
 
     async def commit(parts):
         seen.append(len(parts))

@@ -176,8 +176,8 @@ def test_an_impossible_event_or_report_is_refused_alone(notes, reason):
         "events": (Event(1, "clock_unset"), Event(NOW, "door", "L1", "open")),
         "reports": (Report(NOW, 1, "h", 1, ("L1",)),),
     }
-    parts = {name: (*good[name], *notes.get(name, ())) for name in good}
-    found = run(encode(Batch(1, "boot", "box", 7, "trusted", **parts)))
+    events, reports = ((*good[n], *notes.get(n, ())) for n in ("events", "reports"))
+    found = run(encode(Batch(1, "boot", "box", 7, "trusted", (), events, reports)))
     assert found.batch is not None
     assert (found.batch.events, found.batch.reports) == (good["events"], good["reports"])  # fmt: skip
     (reject,) = found.rejects
@@ -197,7 +197,7 @@ def test_what_is_refused_whole_can_still_be_acknowledged():
 
 
 def test_what_no_rule_foresees_is_refused_with_the_name_of_the_error():
-    class Broken(dict):
+    class Broken(dict[str, int]):
         def get(self, *_):
             raise LookupError("out of order")
 
