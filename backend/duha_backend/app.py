@@ -36,6 +36,7 @@ from duha_contract.clock import Clock
 from duha_contract.messages import Ack, Desired, Status
 from duha_contract.programmes import Place
 from duha_contract.quantities import KINDS
+from duha_contract.topics import Topic
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,7 @@ class Backend:
             lambda: self._owners,
             clock,
             self._acknowledge,
+            keep_days=settings.retention.raw,
         )
         self.control = Control(
             self.registry, self.live, clock, settings.place, self._desired
@@ -219,7 +221,8 @@ class Backend:
                 # The city goes on without its registry: nothing new is wanted meanwhile.
                 log.warning("registry: %s", str(error).splitlines()[0])
             if self.settings.roles != {"ingest"}:
-                await self.live.tick(self.clock.now_ms())
+                elapsed_ms = time.monotonic() * 1000 * self.clock.timeline.rate
+                await self.live.tick(self.clock.now_ms(), elapsed_ms)
             await asyncio.sleep(TICK_S)
 
     async def _look(self) -> None:
@@ -297,11 +300,11 @@ class Backend:
         except StoreDown as error:
             log.warning("store: %s; the city is shown as it reports", error)
 
-    def _data(self, topic: str, payload: bytes) -> None:
+    def _data(self, topic: Topic, payload: bytes) -> None:
         self.ingest.offer(topic, payload)
 
-    def _status(self, controller: str, status: Status) -> None:
-        self.live.told(controller, status)
+    def _status(self, controller: str, status: Status, sent_now: bool) -> None:
+        self.live.told(controller, status, self.clock.now_ms() if sent_now else None)
 
     def _documents(self) -> dict[str, Desired]:
         return self.control.desired if self.control.leading else {}

@@ -1,39 +1,49 @@
 """From messages to the store: validate, commit in groups, and only then acknowledge.
 
-A message needs up to two sinks: the readings store, and the books for its events and for
-what of it was refused. It is acknowledged when all that it needs have committed; a sink
-that is down holds up only the messages that need it.
+A message needs up to two sinks: the readings store, and the books for its events, for
+what of it was refused and for the quarters that have to be rolled up. Each sink has a
+queue and a back-off of its own: one that is down holds up only the messages that need it.
+A message is acknowledged when all that it needs have committed.
+
+What is shown is not what is stored: `Live` takes readings as they are examined, before
+their commit. A commit that is refused is tried again when the edge sends them again, so
+that the page may show for seconds, or while the store is away, what no store has yet.
 """
 
 import asyncio
 import logging
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from duha_backend.books import Bin, Books
 from duha_backend.errors import StoreDown
+from duha_backend.fair import FairQueue, Message
 from duha_backend.live import Live
-from duha_backend.readings import QUARTER_MS, Readings
+from duha_backend.readings import DAY_MS, QUARTER_MS, Readings
+from duha_backend.replay import replayed
+from duha_backend.sinks import GROUP, Part, Receipt, Sink
 from duha_backend.validate import Examined, Reject, examine
 from duha_contract.clock import Clock
-from duha_contract.messages import Ack, Batch, Table, encode
-from duha_contract.topics import build
+from duha_contract.errors import ContractError
+from duha_contract.messages import EARLIEST_MS, Ack, encode
+from duha_contract.topics import Topic, parse
+from duha_runtime.supervision import Supervisor, describe
 
 log = logging.getLogger(__name__)
 
-GROUP = 256
-"""Most messages in one commit."""
+GROUP_BYTES = 2 * 1024 * 1024
+"""Bytes of messages beyond which a group is full."""
 WAITING_BYTES = 32 * 1024 * 1024
 """Most bytes in memory; more are dropped, and the edge sends them again."""
+WAITING_BYTES_EACH = 4 * 1024 * 1024
+"""Most bytes in memory of one controller."""
 LINGER_S = 0.05
 LATE_MS = QUARTER_MS
 """A quarter that has been over for so long may have been rolled up already."""
-_TROUBLE_S = 1.0
+MOST_OWED = 10_000
+"""Controllers that are asked to send again, and outboxes with acknowledgements to send."""
+MOST_RANGES = 1000
+SENT_AT_ONCE = 256
 
 Acknowledge = Callable[[str, Ack], Awaitable[None]]
 LAGS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, float("inf"))
@@ -55,7 +65,7 @@ class Counts:
 
 
 class Ingest:
-    """Takes messages by `offer`; `run` brings them into the store.
+    """Takes messages by `offer`; its `parts` bring them into the store.
 
     Parameters
     ----------
@@ -68,6 +78,11 @@ class Ingest:
         Controller of each registered device.
     acknowledge : callable
         Sends an acknowledgement to a controller.
+    keep_days : int, optional
+        How long raw readings are kept [days]; older ones are refused, because a roll-up of
+        what is left of their quarter would replace a better one. None: they are stored.
+    supervisor : Supervisor, optional
+        Is told of failures.
     """
 
     def __init__(
@@ -78,6 +93,9 @@ class Ingest:
         owners: Callable[[], Mapping[str, str]],
         clock: Clock,
         acknowledge: Acknowledge,
+        *,
+        keep_days: int | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._store = store
         self._books = books
@@ -85,45 +103,75 @@ class Ingest:
         self._owners = owners
         self._clock = clock
         self._acknowledge = acknowledge
-        self._waiting: deque[tuple[str, bytes]] = deque()
-        self._waiting_bytes = 0
+        self._keep_ms = None if keep_days is None else keep_days * DAY_MS
+        self._supervisor = supervisor or Supervisor()
+        self._queue = FairQueue(self._is_registered)
         self._offered = asyncio.Event()
-        self._again: dict[str, float] = {}
-        self._owed: set[str] = set()
+        self._registered: tuple[object, frozenset[str]] = (None, frozenset())
         self._marked: set[Bin] = set()
-        self.alarms: dict[str, str] = {}
-        self.counts = Counts()
+        self._owed: set[str] = set()
+        self._asking = False
+        self._due: dict[tuple[str, str], list[int]] = {}
+        self._to_send = asyncio.Event()
+        self._counts = Counts()
+        linger_s: float = getattr(store, "linger_s", LINGER_S) - LINGER_S
+        self._stored = Sink(
+            "store", self._keep, self._kept, self._refused, self._missed, self._works,
+            max(0.0, linger_s),
+        )  # fmt: skip
+        self._booked = Sink(
+            "books", self._book, self._advance, self._refused, self._missed, self._works
+        )
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes of the messages that wait."""
-        return self._waiting_bytes
+        return self._queue.bytes
 
-    def offer(self, topic: str, payload: bytes) -> None:
-        """Take a message; dropped when too much waits, which loses nothing."""
-        if self._waiting_bytes + len(payload) > WAITING_BYTES:
-            self.counts.dropped += 1
-            return
-        self._waiting.append((topic, payload))
-        self._waiting_bytes += len(payload)
-        self._offered.set()
+    @property
+    def counts(self) -> Counts:
+        """What has passed since the start."""
+        self._counts.failed_commits = self._stored.failed + self._booked.failed
+        return self._counts
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What is wrong with each sink that is in trouble."""
+        found = {"store": self._stored.alarm, "books": self._booked.alarm}
+        return {name: alarm for name, alarm in found.items() if alarm}
+
+    @property
+    def parts(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What has to run, each part for itself, under a supervisor."""
+        return {
+            "ingest": self._examine_all,
+            "ingest store": self._stored.run,
+            "ingest books": self._booked.run,
+            "ingest acknowledgements": self._send_all,
+        }
 
     async def run(self) -> None:
-        """Serve until cancelled: one group is examined while the one before is stored."""
-        storing: asyncio.Task[None] | None = None
-        try:
-            while True:
-                group = await self._group()
-                now = self._clock.now_ms()
-                examined = await asyncio.to_thread(self._examine, group, now)
-                if storing is not None:
-                    await storing
-                storing = asyncio.create_task(self._settle(examined), name="commit")
-        finally:
-            if storing is not None:
-                storing.cancel()
-                await asyncio.gather(storing, return_exceptions=True)
+        """Run every part until cancelled."""
+        async with Supervisor() as supervisor:
+            for name, part in self.parts.items():
+                supervisor.start(name, part)
+            await supervisor.wait()
 
+    # -- in --------------------------------------------------------------------------
+
+    def offer(self, topic: str | Topic, payload: bytes) -> None:
+        """Take a message; dropped when too much waits, which loses nothing."""
+        try:
+            where = topic if isinstance(topic, Topic) else parse(topic)
+        except ContractError:
+            self._counts.dropped += 1
+            return
+        message = (where.controller, payload)
+        dropped = self._queue.put(message, WAITING_BYTES, WAITING_BYTES_EACH)
+        self._counts.dropped += len(dropped)
+        self._offered.set()
+
+<<<<<<< HEAD
     async def _group(self) -> list[tuple[str, bytes]]:
         """Messages for one commit; a few that come close together share it."""
         self._offered.clear()
@@ -136,60 +184,110 @@ class Ingest:
         return group
 
     def _examine(self, group: list[tuple[str, bytes]], now: int) -> list[Examined]:
+=======
+    def _is_registered(self, controller: str) -> bool:
+>>>>>>> ingest
         owners = self._owners()
-        self.counts.bytes += sum(len(payload) for _, payload in group)
-        return [examine(topic, payload, now, owners) for topic, payload in group]
+        if self._registered[0] is not owners:
+            self._registered = (owners, frozenset(owners.values()))
+        return controller in self._registered[1]
 
-    async def _settle(self, examined: list[Examined]) -> None:
-        """Show, store and acknowledge a group."""
-        if self._live is not None:
+    async def _examine_all(self) -> None:
+        """One group is examined while those before are stored."""
+        while True:
+            group = await self._group()
+            now = self._clock.now_ms()
+            examined = await asyncio.to_thread(self._examine, group, now)
             for message in examined:
-                if message.batch is not None:
-                    self._live.take(message.controller, message.tables)
-                    self._live.reported(message.controller, message.batch.reports)
-        if self._store is None or self._books is None:
-            self.counts.messages += len(examined)
-            return
-        with_tables = [m for m in examined if m.tables]
-        stored = await self._try("store", self._keep(with_tables), with_tables)
-        # A message that will come again is booked then: quarantine counts things once.
-        with_books = [
-            m
-            for m in examined
-            if (m.rejects or (m.batch and m.batch.events)) and (stored or not m.tables)
+                with self._supervisor.barrier("live"):
+                    self._show(message)
+            if self._store is None:
+                self._counts.messages += len(examined)
+                continue
+            self._advance([self._received(message) for message in examined])
+
+    async def _group(self) -> list[Message]:
+        """Messages for one commit; a few that come close together share it."""
+        for sink in (self._stored, self._booked):
+            await sink.room()
+        self._offered.clear()
+        if not len(self._queue):
+            await self._offered.wait()
+        if len(self._queue) < GROUP:
+            await asyncio.sleep(LINGER_S)
+        return self._queue.take(GROUP, GROUP_BYTES)
+
+    def _examine(self, group: list[Message], now: int) -> list[Examined]:
+        owners = self._owners()
+        oldest = EARLIEST_MS if self._keep_ms is None else now - self._keep_ms
+        self._counts.bytes += sum(len(payload) for _, payload in group)
+        return [
+            examine(Topic("", controller, "data"), payload, now, owners, oldest)
+            for controller, payload in group
         ]
-        booked = await self._try("books", self._book(with_books), with_books)
-        missed = ([] if booked else with_books) + ([] if stored else with_tables)
-        lost = {id(message) for message in missed}
-        done = [message for message in examined if id(message) not in lost]
-        self._count(done)
-        sending = (self._acknowledge(*ack) for ack in _acks(done))
-        await asyncio.gather(*sending)
 
-    async def _book(self, messages: list[Examined]) -> None:
+    def _show(self, message: Examined) -> None:
+        if self._live is not None and message.batch is not None:
+            self._live.take(message.controller, message.tables)
+            self._live.reported(message.controller, message.batch.reports)
+
+    def _received(self, message: Examined) -> Part:
+        """Hand a message to the sinks that it needs; the part that needs none."""
+        receipt = Receipt(message)
+        found = [
+            (sink, part)
+            for sink, part in (
+                (self._stored, message.tables),
+                (self._booked, message.batch and message.batch.events),
+            )
+            if part
+        ]
+        receipt.left = len(found) + 1
+        for sink, _ in found:
+            without = Examined(message.controller, message.batch, message.tables)
+            sink.put(Part(without, [receipt]))
+        return Part(message, [receipt])
+
+    # -- the sinks ---------------------------------------------------------------------
+
+    async def _keep(self, parts: list[Part]) -> None:
+        """Commit readings; what the store refused of them goes to quarantine."""
+        assert self._store is not None  # noqa: S101 - without one nothing comes here
+        messages = [part.message for part in parts]
+        rejects = await self._store.write(messages, self._clock.now_ms())
+        self._counts.commits += 1
+        for reject in rejects:
+            part = next((p for p in parts if p.message.controller == reject.controller), parts[0])  # fmt: skip
+            part.receipts[0].message.rejects.append(reject)
+
+    def _kept(self, parts: list[Part]) -> None:
+        """Readings are on disk; their quarters must be marked before that is told.
+
+        Marked afterwards, so that no roll-up comes between mark and commit.
+        """
+        now = self._clock.now_ms()
+        bins = self._bins([part.message for part in parts], now)
+        if bins:
+            receipts = [receipt for part in parts for receipt in part.receipts]
+            for receipt in receipts:
+                receipt.left += 1
+            self._booked.put(Part(Examined(""), receipts, bins))
+        for part in parts:
+            newest = max(int(t.values["ts"].max()) for t in part.message.tables)
+            self._lagged((now - newest) / 1000)
+        self._advance(parts)
+
+    async def _book(self, parts: list[Part]) -> None:
+        """Commit events, what was refused, and marks."""
         books, now = self._books, self._clock.now_ms()
-        if messages and books is not None:
-            await asyncio.to_thread(books.write, messages, now)
-
-    async def _keep(self, messages: list[Examined]) -> None:
-        store, books, now = self._store, self._books, self._clock.now_ms()
-        if not messages or store is None or books is None:
-            return
-        bins = self._bins(messages, now)
-        if bins:  # before the commit: a mark too many does no harm
-            await asyncio.to_thread(books.mark, bins)
-        rejects = await store.write(messages, now)
+        assert books is not None  # noqa: S101 - without them nothing comes here
+        bins = set().union(*(part.bins for part in parts))
+        messages = [part.message for part in parts]
+        await asyncio.to_thread(books.mark, bins)
+        await asyncio.to_thread(books.write, messages, now)
         self._marked |= bins
-        if rejects:
-            await asyncio.to_thread(books.refuse, rejects, now)
-            self._tell(rejects)
-        done = self._clock.now_ms()
-        self.counts.commits += 1
-        for message in messages:
-            newest = max(int(table.values["ts"].max()) for table in message.tables)
-            self._lagged((done - newest) / 1000)
 
-    def _bins(self, messages: list[Examined], now: int) -> set[Bin]:
+    def _bins(self, messages: Iterable[Examined], now: int) -> set[Bin]:
         """Quarters with new readings that are not marked yet, or may be rolled up already."""
         found: set[Bin] = set()
         for message in messages:
@@ -206,48 +304,90 @@ class Ingest:
         self._marked = {bin_ for bin_ in self._marked if bin_[2] > recent}
         return found - self._marked
 
-    async def _try(
-        self, sink: str, work: Any, messages: Sequence[Examined]
-    ) -> bool:  # fmt: skip
-        """Whether a sink has taken something; a sink in trouble is left alone for a while.
+    def _refused(self, part: Part, error: Exception) -> None:
+        """A part that no commit takes goes to quarantine, and its message is handled."""
+        if part.bins:
+            self._missed([part])
+            return
+        (receipt,) = part.receipts
+        message, why = receipt.message, describe(error)
+        if receipt.refused:
+            log.error("quarantine: %s: cannot be kept: %s", message.controller, why)
+        elif message.batch is not None:
+            raw = encode(message.batch)
+            reject = Reject(message.controller, f"could not be stored: {why}", raw)
+            message.rejects.append(reject)
+        self._advance([part])
 
-        Whatever the trouble is, the edge still has everything: without an acknowledgement
-        it sends again. Going on is the safe answer.
+    def _missed(self, parts: Sequence[Part]) -> None:
+        """What a sink in trouble did not take is asked for when it works again."""
+        for part in parts:
+            for receipt in part.receipts:
+                if len(self._owed) < MOST_OWED:
+                    self._owed.add(receipt.message.controller)
+
+    def _works(self) -> None:
+        self._asking = True
+        self._to_send.set()
+
+    def _advance(self, parts: Sequence[Part]) -> None:
+        """Parts are done: their messages go on to quarantine, or are acknowledged.
+
+        What was refused is written down last: a message that comes again is quarantined
+        then, and only once.
         """
-        if time.monotonic() < self._again.get(sink, 0.0):
-            work.close()
-            self._owed |= {m.controller for m in messages}
-            return not messages
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 - see above
-            if sink not in self.alarms or self.alarms[sink] != str(error):
-                _complain(sink, error)
-            self.alarms[sink] = str(error)
-            self.counts.failed_commits += 1
-            pause = error.after_s if isinstance(error, StoreDown) else _TROUBLE_S
-            self._again[sink] = time.monotonic() + pause
-            self._owed |= {m.controller for m in messages}
-            return False
-        if messages and self.alarms.pop(sink, None) is not None:
-            log.info("%s: works again", sink)
-            await self._ask_again()
-        return True
+        for part in parts:
+            for receipt in part.receipts:
+                receipt.left -= 1
+                if receipt.left:
+                    continue
+                message = receipt.message
+                if message.rejects and not receipt.refused:
+                    receipt.refused, receipt.left = True, 1
+                    rejects = Examined(message.controller, rejects=message.rejects)
+                    self._booked.put(Part(rejects, [receipt]))
+                else:
+                    self._handled(message)
 
-    async def _ask_again(self) -> None:
-        """Ask for what could not be taken, instead of waiting until it comes by itself."""
-        owed, self._owed = self._owed, set()
-        for controller in owed:
-            if controller:
-                await self._acknowledge(controller, Ack(v=1, outbox="", resend=True))
+    # -- out ---------------------------------------------------------------------------
 
-    def _count(self, examined: list[Examined]) -> None:
-        self.counts.messages += len(examined)
-        self.counts.rows += sum(len(t) for m in examined for t in m.tables)
-        self._tell([reject for message in examined for reject in message.rejects])
+    def _handled(self, message: Examined) -> None:
+        """Count a message that is done with, and owe its acknowledgement."""
+        self._counts.messages += 1
+        self._counts.rows += sum(len(table) for table in message.tables)
+        self._tell(message.rejects)
+        identity = message.batch or message.envelope
+        if identity is None or len(self._due) >= MOST_OWED:
+            return
+        outbox = (message.controller, identity.outbox)
+        self._due.setdefault(outbox, []).append(identity.seq)
+        self._to_send.set()
 
-    def _tell(self, rejects: list[Reject]) -> None:
-        self.counts.rejected += len(rejects)
+    async def _send_all(self) -> None:
+        """Send acknowledgements; a broker that hangs holds up no commit."""
+        while True:
+            await self._to_send.wait()
+            self._to_send.clear()
+            sending = [
+                (controller, Ack(v=1, outbox=outbox, ranges=some))
+                for (controller, outbox), seqs in self._due.items()
+                for some in _pages(ranges(seqs))
+            ]
+            self._due = {}
+            if self._asking:  # instead of waiting until what was missed comes by itself
+                owed, self._owed, self._asking = self._owed, set(), False
+                again = Ack(v=1, outbox="", resend=True)
+                sending += [(controller, again) for controller in owed if controller]
+            for n in range(0, len(sending), SENT_AT_ONCE):
+                some = (self._send(*one) for one in sending[n : n + SENT_AT_ONCE])
+                await asyncio.gather(*some)
+
+    async def _send(self, controller: str, ack: Ack) -> None:
+        with self._supervisor.barrier("acknowledgement"):
+            await self._acknowledge(controller, ack)
+
+    def _tell(self, rejects: Sequence[Reject]) -> None:
+        self._counts.rejected += len(rejects)
         for reject in rejects[:3]:
             who = reject.controller or "?"
             more = {"controller": reject.controller, "kind": reject.kind}
@@ -256,13 +396,13 @@ class Ingest:
     def _lagged(self, seconds: float) -> None:
         for upper in LAGS_S:
             if seconds <= upper:
-                self.counts.lag[upper] += 1
+                self._counts.lag[upper] += 1
                 return
 
     # -- what was refused, once more -------------------------------------------------
 
-    async def replay(self, numbers: Sequence[int], city: str) -> dict[int, str]:
-        """Examine refused things anew, and store what is fine now.
+    async def replay(self, numbers: Sequence[int]) -> dict[int, str]:
+        """Examine refused things by the rules of now, and store what is fine.
 
         Returns
         -------
@@ -273,57 +413,37 @@ class Ingest:
             return {}
         rows = await asyncio.to_thread(self._books.quarantined, numbers)
         now = self._clock.now_ms()
-        results: dict[int, str] = {}
-        fine: list[Examined] = []
-        for row in rows:
-            message = self._once_more(row, city, now)
-            results[row["id"]] = message.rejects[0].reason if message.rejects else ""
-            if not message.rejects:
-                fine.append(message)
-        bins = self._bins(fine, now)
-        await asyncio.to_thread(self._books.mark, bins)
-        again = await self._store.write(fine, now)
-        done = [number for number, reason in results.items() if not reason]
-        if not again:
-            await asyncio.to_thread(self._books.replayed, done, now)
-            return results
-        return results | dict.fromkeys(done, again[0].reason)
-
-    def _once_more(self, row: Mapping[str, Any], city: str, now: int) -> Examined:
-        """Examine one refused thing by the rules of now."""
         owners = self._owners()
-        controller, raw = row["controller"], bytes(row["raw"])
-        if not controller:
-            return Examined("", rejects=[Reject("", row["reason"], raw)])
-        topic = build(city, controller, "data")
-        if not row["kind"]:
-            return examine(topic, raw, now, owners)
-        values = msgspec.json.decode(raw)
-        lead = {name: values.pop(name, None) for name in ("device", "ts", "quality")}
-        table = Table(
-            row["kind"], (*lead, *values), ((*lead.values(), *values.values()),)
-        )
-        batch = Batch(1, "", "quarantine", row["id"], "trusted", (table,))
-        return examine(topic, encode(batch), now, owners)
+        results: dict[int, str] = {}
+        for row in rows:
+            message = replayed(row, now, owners)
+            if not message.rejects:
+                try:
+                    message.rejects += await self._store_again(message, now)
+                except StoreDown:
+                    raise
+                except Exception as error:  # noqa: BLE001 - it stays where it is
+                    message.refuse(f"could not be stored: {describe(error)}", b"")
+            results[row["id"]] = message.rejects[0].reason if message.rejects else ""
+        done = [number for number, reason in results.items() if not reason]
+        await asyncio.to_thread(self._books.replayed, done, now)
+        return results
+
+    async def _store_again(self, message: Examined, now: int) -> list[Reject]:
+        """Store one message; what the store refused of it."""
+        assert self._store is not None and self._books is not None  # noqa: S101, PT018
+        rejects = await self._store.write([message], now)
+        if not rejects:
+            await asyncio.to_thread(self._books.mark, self._bins([message], now))
+            await asyncio.to_thread(self._books.write, [message], now)
+        return rejects
 
 
-def _complain(sink: str, error: Exception) -> None:
-    """Say what a sink's trouble is; where it is not foreseen, with all there is to know."""
-    known = isinstance(error, StoreDown)
-    log.log(logging.ERROR, "%s: %s", sink, error, exc_info=None if known else error)
-
-
-def _acks(examined: list[Examined]) -> list[tuple[str, Ack]]:
-    """One acknowledgement for each outbox."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for message in examined:
-        batch = message.batch
-        if batch is not None:
-            found.setdefault((message.controller, batch.outbox), []).append(batch.seq)
-    return [
-        (controller, Ack(v=1, outbox=outbox, ranges=ranges(seqs)))
-        for (controller, outbox), seqs in found.items()
-    ]
+def _pages(
+    found: tuple[tuple[int, int], ...],
+) -> Iterable[tuple[tuple[int, int], ...]]:
+    """Ranges, as many together as one acknowledgement may hold."""
+    return (found[n : n + MOST_RANGES] for n in range(0, len(found), MOST_RANGES))
 
 
 def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:

@@ -6,6 +6,7 @@ import time
 from itertools import pairwise
 
 import duckdb
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 from duha_backend import ingest as ingest_module
 from duha_backend.books import Books
 from duha_backend.duck import DuckReadings
+from duha_backend.fair import FairQueue
 from duha_backend.ingest import Ingest, ranges
 from duha_backend.keeper import Keeper
 from duha_backend.live import Live
 from duha_backend.readings import DAY_MS, LATE, QUARTER_MS, USUAL
 from duha_backend.registry import Registry
+from duha_backend.sinks import Part, Sink
+from duha_backend.validate import Examined, Reject
 from duha_contract.clock import Clock
-from duha_contract.messages import Batch, Event, Table, encode
+from duha_contract.messages import Batch, Event, Report, Table, encode
 
 TOPIC = "duha/v1/plzen/RVO-001/data"
 COLUMNS = ("device", "ts", "quality", "power_w")
@@ -40,7 +44,7 @@ async def until(condition):
 class Running:
     """Ingest over real stores, with what it acknowledged."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **options):
         self.path = folder / "r.duckdb"
         self.store = DuckReadings(self.path)
         self.registry = Registry.in_folder(folder)
@@ -48,8 +52,10 @@ class Running:
         self.acks = []
         self.owners: dict[str, str] = {}
         self.clock = Clock(time.time)
+        self.live = Live([])
         self.ingest = Ingest(
-            self.store, self.books, Live([]), lambda: self.owners, self.clock, self.acknowledge
+            self.store, self.books, self.live, lambda: self.owners, self.clock,
+            self.acknowledge, **options,
         )  # fmt: skip
 
     async def acknowledge(self, controller, ack):
@@ -94,11 +100,11 @@ async def test_a_store_that_fails_is_not_acknowledged_and_asks_again_when_it_wor
 
 
 async def test_a_dead_book_holds_up_only_what_needs_it(running):
+    running.ingest.offer(*message(3))  # whose quarter is marked from now on
+    await until(lambda: running.acks)
+    del running.acks[:]
     with running.registry.engine.begin() as db:
         db.exec_driver_sql("ALTER TABLE event RENAME TO away")
-    running.ingest._marked.add(
-        ("luminaire", "15m", round(time.time() * 1000) // QUARTER_MS * QUARTER_MS)
-    )
     running.ingest.offer(*message(1, events=(Event(1, "hello"),)))
     running.ingest.offer(*message(2))
     await until(lambda: running.acks)
@@ -149,11 +155,11 @@ async def test_what_was_refused_is_stored_when_the_rules_allow_it(running):
     waiting = {row["reason"].split()[0]: row["id"] for row in running.books.quarantine(None, 9)}  # fmt: skip
     assert waiting.keys() == {"L1", "L2:"}
     numbers = list(waiting.values())
-    still = await running.ingest.replay(numbers, "plzen")
+    still = await running.ingest.replay(numbers)
     assert "belongs to RVO-002" in still[waiting["L1"]]
     running.owners = {"L1": "RVO-001"}
     for _ in range(2):  # the second time there is nothing left to do for L1
-        found = await running.ingest.replay(numbers, "plzen")
+        found = await running.ingest.replay(numbers)
         assert found.get(waiting["L1"], "") == ""
         assert "outside" in found[waiting["L2:"]]
     assert await running.rows() == [now]
@@ -166,7 +172,7 @@ async def test_a_refused_message_is_played_again_whole(running):
     await until(lambda: running.ingest.counts.messages)
     (row,) = running.books.quarantine(None, 9)
     assert "version 9" in row["reason"]
-    found = await running.ingest.replay([row["id"]], "plzen")
+    found = await running.ingest.replay([row["id"]])
     assert "version 9" in found[row["id"]]
 
 
@@ -181,8 +187,8 @@ async def test_quarters_and_days_are_worked_out_when_they_are_over(running):
     keeper = Keeper(running.store, running.books, USUAL, shown)
     await keeper.tend()
     assert [(step, begun - start) for _, step, begun, _ in running.books.marked()] == [
+        ("15m", 2 * QUARTER_MS),  # the newest first
         ("15m", QUARTER_MS),
-        ("15m", 2 * QUARTER_MS),
         ("1d", 0),
     ]
     keeper = Keeper(running.store, running.books, USUAL, running.clock)
@@ -200,6 +206,175 @@ async def test_old_rain_that_is_to_be_judged_again_is_left_to_whoever_judges(run
     running.books.mark([("again", LATE, start) for start in times])
     await Keeper(running.store, running.books, USUAL, running.clock).tend()
     assert [start for _, _, start, _ in running.books.marked()] == times
+
+
+async def test_a_dead_book_holds_up_no_reading(running):
+    with running.registry.engine.begin() as db:
+        db.exec_driver_sql("ALTER TABLE unrolled RENAME TO away")
+        db.exec_driver_sql("ALTER TABLE quarantine RENAME TO gone")
+    running.ingest.offer(*message(1))
+    async with asyncio.timeout(10):
+        while not await running.rows():
+            await asyncio.sleep(0.02)
+    await until(lambda: "books" in running.ingest.alarms)
+    assert running.acks == []  # nobody would roll its quarter up
+    with running.registry.engine.begin() as db:
+        db.exec_driver_sql("ALTER TABLE away RENAME TO unrolled")
+        db.exec_driver_sql("ALTER TABLE gone RENAME TO quarantine")
+    await asyncio.sleep(1.1)
+    running.ingest.offer(*message(1))
+    await until(lambda: ("RVO-001", "box", ((1, 1),), False) in running.acks)
+    assert len(await running.rows()) == 1
+    assert len(running.books.marked()) == 1
+
+
+POISON = (
+    "CREATE TRIGGER poison BEFORE INSERT ON event WHEN NEW.code = 'poison'"
+    " BEGIN SELECT RAISE(ABORT, 'this row never goes in'); END"
+)
+
+
+async def test_an_event_that_no_commit_takes_stands_alone_in_quarantine(running):
+    with running.registry.engine.begin() as db:
+        db.exec_driver_sql(POISON)
+    for n in range(1, 41):
+        code = "poison" if n in (7, 30) else "hello"
+        event = Event(n, code)
+        topic = f"duha/v1/plzen/RVO-{n:03d}/data"
+        running.ingest.offer(*message(n, events=(event,), topic=topic))
+    await until(lambda: running.ingest.counts.messages == 40)
+    await until(lambda: len(running.acks) == 40)  # poison is handled, too
+    assert len(running.books.events(0, 99, None, 99)) == 38
+    kept = running.books.quarantine(None, 9)
+    assert {row["controller"] for row in kept} == {"RVO-007", "RVO-030"}
+    assert all("could not be stored: IntegrityError" in row["reason"] for row in kept)
+    assert running.ingest.alarms == {}
+
+
+async def test_a_sink_that_takes_nothing_is_broken_and_no_message_is_blamed():
+    seen: list[int] = []
+    missed: list[Part] = []
+    poisoned: list[Part] = []
+
+    async def commit(parts):
+        seen.append(len(parts))
+        raise TypeError("wrong in every case")
+
+    sink = Sink(
+        "store", commit, lambda _: None, lambda part, _: poisoned.append(part),
+        missed.extend, lambda: None,
+    )  # fmt: skip
+    for _ in range(100):
+        sink.put(Part(Examined("RVO-001"), []))
+    task = asyncio.create_task(sink.run())
+    await until(lambda: len(missed) == 100)
+    task.cancel()
+    assert poisoned == []
+    assert "TypeError: wrong in every case" in sink.alarm
+    assert len(seen) < 40  # it is not tried for ever, either
+    sink.put(Part(Examined("RVO-001"), []))
+    assert len(missed) == 101  # it is left alone for a while
+
+
+async def test_a_batch_that_cannot_be_decoded_is_acknowledged_by_its_envelope(running):
+    topic, payload = message(5)
+    running.ingest.offer(topic, payload.replace(b'"tables":[', b'"tables":[7,'))
+    await until(lambda: running.acks)
+    assert running.acks == [("RVO-001", "box", ((5, 5),), False)]
+    (row,) = running.books.quarantine(None, 9)
+    assert "no batch" in row["reason"]
+
+
+async def test_a_bad_event_and_a_bad_row_are_refused_and_all_else_is_stored(running):
+    now = round(time.time() * 1000)
+    table = Table("luminaire", COLUMNS, (("L1", now, "good", 30), ("L2", now, ["x"], 30)))  # fmt: skip
+    events = (Event(now, "hello"), Event(2**62, "late"), Event(now, "a\0b"))
+    reports = (Report(now, 1, "h", 1, ("L1",)), Report(now, 2, "h", 1, ("L\0",)))
+    batch = Batch(1, "boot", "box", 1, "trusted", (table,), events, reports)
+    running.ingest.offer(TOPIC, encode(batch))
+    await until(lambda: running.acks)
+    assert await running.rows() == [now]
+    assert [e["code"] for e in running.books.events(0, 2**62, None, 9)] == ["hello"]
+    reasons = sorted(row["reason"] for row in running.books.quarantine(None, 9))
+    assert [reason.split(":")[0] for reason in reasons] == ["L2", "event", "event", "report"]  # fmt: skip
+    known = running.live.controllers["RVO-001"]
+    assert known.report.revision == 1
+
+
+async def test_a_table_of_an_unknown_kind_is_replayed_with_its_events_once_it_is_known(
+    running, monkeypatch
+):
+    now = round(time.time() * 1000)
+    table = Table("luminaire", COLUMNS, (("L1", now, "good", 30),))
+    batch = Batch(1, "boot", "box", 1, "trusted", (table,), (Event(now, "hello"),))
+    with monkeypatch.context() as older:
+        older.setattr("duha_backend.validate.KINDS", {})
+        running.ingest.offer(TOPIC, encode(batch))
+        await until(lambda: running.acks)
+    (row,) = running.books.quarantine(None, 9)
+    assert "no kind 'luminaire'" in row["reason"]
+    assert await running.ingest.replay([row["id"]]) == {row["id"]: ""}
+    assert await running.rows() == [now]
+    bare = Reject("RVO-001", "no kind", encode(table))  # as older versions kept it
+    whole = Reject("RVO-001", "no batch", encode(msgspec.structs.replace(batch, events=(Event(now, "again"),))))  # fmt: skip
+    running.books.refuse([bare, whole], now)
+    numbers = [row["id"] for row in running.books.quarantine(None, 2)]
+    assert await running.ingest.replay(numbers) == dict.fromkeys(numbers, "")
+    assert {e["code"] for e in running.books.events(0, 2**62, None, 9)} == {"hello", "again"}  # fmt: skip
+
+
+async def test_readings_older_than_they_are_kept_are_refused(tmp_path):
+    made = Running(tmp_path, keep_days=31)
+    task = asyncio.create_task(made.ingest.run())
+    now = made.clock.now_ms()
+    rows = [("L1", now - days * DAY_MS, "good", 30) for days in (30, 32)]
+    made.ingest.offer(*message(1, *rows))
+    await until(lambda: made.acks)
+    assert await made.rows() == [rows[0][1]]
+    (row,) = made.books.quarantine(None, 9)
+    assert "older than readings are kept (31 days)" in row["reason"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await made.store.close()
+    made.registry.close()
+
+
+async def test_one_that_floods_does_not_starve_the_others(running):
+    others = [f"RVO-{n:03d}" for n in range(2, 101)]
+    running.owners = {f"{name}-L1": name for name in others}
+    now = round(time.time() * 1000)
+    many = [(f"X{i % 50}", now - i, "good", 30) for i in range(2500)]
+    sent: dict[str, float] = {}
+    flood = [message(n, *many)[1] for n in range(1, 60)]
+    for n in range(120):
+        running.ingest.offer(TOPIC, flood[n % len(flood)])
+    for name in others:
+        sent[name] = time.monotonic()
+        running.ingest.offer(*message(1, topic=f"duha/v1/plzen/{name}/data"))
+    times: dict[str, float] = {}
+
+    def all_answered():
+        for name, *_ in running.acks:
+            times.setdefault(name, time.monotonic())
+        return times.keys() >= set(others)
+
+    await until(all_answered)
+    assert max(times[name] - sent[name] for name in others) < 4.0
+    assert running.ingest.counts.dropped > 60  # the flood waits for itself
+
+
+def test_strangers_beyond_a_number_share_a_queue_and_the_longest_gives_way():
+    queue = FairQueue({"RVO-001"}.__contains__)
+    for n in range(3000):
+        assert queue.put((f"X{n}", b"x" * 500), 10**7, 10**7) == []
+    assert len(queue._queues) == 1001
+    assert queue.put(("RVO-001", b"y" * 500), queue.bytes, 10**7) == [("X2999", b"x" * 500)]  # fmt: skip
+    first = queue.take(1002, 10**9)
+    assert ("RVO-001", b"y" * 500) in first
+    assert len(first) == 1002
+    rest = queue.take(5000, 10**9)
+    assert len(rest) == 3000 - 1002
+    assert (queue.bytes, len(queue)) == (0, 0)
 
 
 def test_a_step_that_is_marked_again_meanwhile_stays_marked(tmp_path):

@@ -15,9 +15,10 @@ from duha_backend.alarms import lamps as detect
 from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet, is_quiet
 from duha_backend.alarms.timers import Timer
+from duha_backend.latest import Reading
 from duha_backend.lighting.inventory import Asset, LuminaireType
 from duha_backend.lighting.roads import Roads
-from duha_backend.live import Controller, Live, Reading
+from duha_backend.live import Controller, Live
 from duha_backend.validate import Array
 from duha_contract.lighting import Sun
 from duha_contract.messages import Desired
@@ -381,7 +382,7 @@ class Engine:
                 "communicationFailure", known.id, known.stale and heard, now / 1000,
                 f"{affected} luminaires without data", affected,
             )  # fmt: skip
-            clock = known.status is not None and known.status.clock == "unset"
+            clock = known.clock_wrong
             self._holds.see(
                 "clockError", known.id, clock and not known.stale, now / 1000
             )

@@ -134,7 +134,8 @@ class _Collector:
             ("faults", "Luminaires with a fault or without data"),
             ("power_kw", "Power that the meters show [kW]"),
             ("rain_1h_mm", "Most rain of a gauge in an hour [mm]"),
-            ("controllers", "Controllers known"),
+            ("controllers", "Controllers registered"),
+            ("unregistered", "Controllers that nobody has registered, 1000 at most"),
         ):
             yield GaugeMetricFamily(f"duha_city_{name}", what, figures[name])
         stale = len(figures["stale"])

@@ -133,7 +133,10 @@ async def rain(
     rows = rows_of(await services.readings.rain(start, now + 1, width))
     gauges: dict[str, list[list[float]]] = {gauge: [] for gauge in services.live.rain}
     for row in rows:
-        gauges.setdefault(row["device"], []).append([row["ts"], row["rain_mm"]])
+        if (
+            row["device"] in gauges
+        ):  # what nobody has registered is no gauge of the city
+            gauges[row["device"]].append([row["ts"], row["rain_mm"]])
     ages = {gauge: services.live.age_ms(gauge, now) for gauge in gauges}
     return {
         "start": start,

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, iso
+from duha_backend.api.sessions import COOKIE
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Asset
 from duha_backend.live import Live
@@ -17,6 +18,8 @@ from duha_contract.quantities import BY_NAME, KINDS
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 STREAM_S = 3600.0
+ASK_EVERY_S = 0.9
+"""How often it is asked whether the session of a stream still holds [s]."""
 
 
 @router.get("/city")
@@ -174,8 +177,7 @@ async def latest(
         raise Invalid(f"{kind} has no {', '.join(unknown)}")
     found, mine = services.live.latest[kind], None
     if cabinet:
-        known = [asset.id for asset in services.live.devices(kind, cabinet)]
-        mine = [name for name in known if name in found.index]
+        mine = [asset.id for asset in services.live.devices(kind, cabinet)]
     body = await asyncio.to_thread(found.encode, wanted, mine)
     # Compressing would take longer than sending, on the lines where this is asked.
     headers = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
@@ -183,33 +185,65 @@ async def latest(
 
 
 @router.get("/events", response_class=StreamingResponse)
-async def events(services: S) -> StreamingResponse:
+async def events(services: S, request: Request) -> StreamingResponse:
     """What changes, tick by tick: columns `i`, `s` and the figures.
 
-    Who misses a `seq` fetches ``/state`` anew. A stream ends after an hour: a browser asks
-    again, and is asked again who it is.
+    Who misses a `seq` fetches ``/state``. A stream ends with its session, and after an
+    hour: a browser asks again, and is asked again who it is.
     """
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    token = bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
+
+    def holds() -> bool:
+        return services.registry.who(token, services.real_ms()) is not None
+
     return StreamingResponse(
-        _ticks(services.live), media_type="text/event-stream", headers=headers
+        _ticks(services.live, holds), media_type="text/event-stream", headers=headers
     )
 
 
-async def _ticks(live: Live) -> AsyncIterator[bytes]:
+async def _ticks(live: Live, holds: Callable[[], bool]) -> AsyncGenerator[bytes]:
+    """Ticks as they come, while a session holds.
+
+    A page that reads slowly is given the newest tick, never those that it has missed. A
+    registry that is away or slow ends no stream.
+    """
     seen = live.tick_now.seq
-    until = time.monotonic() + STREAM_S
-    while time.monotonic() < until:
-        tick = await live.next_tick(seen)
-        seen = tick.seq
-        yield tick.event
+    begun = time.monotonic()
+    asked, asking = begun, None
+    try:
+        while time.monotonic() < begun + STREAM_S:
+            tick = await live.next_tick(seen)
+            seen = tick.seq
+            if asking is None and time.monotonic() > asked + ASK_EVERY_S:
+                asked = time.monotonic()
+                asking = asyncio.create_task(asyncio.to_thread(holds))
+                await asyncio.wait((asking,), timeout=0.2)
+            if asking is not None and asking.done():
+                if asking.exception() is None and not asking.result():
+                    return
+                asking = None
+            yield tick.event
+    finally:
+        if asking is not None:
+            asking.cancel()
 
 
 @router.get("/controllers")
-async def controllers(services: S) -> list[dict[str, Any]]:
-    """Every controller: whether it is there, how old its data is, what it carries out."""
-    now = services.now_ms()
+async def controllers(
+    services: S,
+    unregistered: Annotated[
+        bool, Query(description="Those instead that nobody has registered.")
+    ] = False,
+) -> list[dict[str, Any]]:
+    """Every controller: whether it is there, how old its data is, what it carries out.
+
+    `clock_skew_s` is how far its clock is ahead, null where that is not known.
+    """
+    now, live = services.now_ms(), services.live
     found = []
-    for known in services.live.controllers.values():
+    for known in (live.unregistered if unregistered else live.controllers).values():
         desired = services.control.desired.get(known.id)
         report = known.report
         last = known.last_batch_ms
@@ -218,6 +252,7 @@ async def controllers(services: S) -> list[dict[str, Any]]:
                 "id": known.id,
                 "stale": known.stale,
                 "age_s": None if last is None else (now - last) / 1000,
+                "clock_skew_s": known.clock_skew_s,
                 "desired_revision": desired.revision if desired else None,
                 "reported_revision": report.revision if report else None,
                 "diverged": list(report.diverged) if report else [],
@@ -255,10 +290,10 @@ async def roads(services: S) -> list[dict[str, Any]]:
 @router.get("/luminaires/{device}")
 async def luminaire(device: str, services: S) -> dict[str, Any]:
     """One luminaire: commanded, in effect, actual, and the chain of reasons."""
-    live = services.live
-    if device not in live.index:
+    live, city = services.live, services.live.city
+    if device not in city.index:
         raise NotFound(f"no luminaire {device!r}")
-    asset = live.assets[device]
+    asset = city.assets[device]
     control = services.control
     reading = live.latest["luminaire"].reading(device)
     values = reading.values if reading else {}

@@ -132,7 +132,7 @@ async def quarantine(
 @router.post("/quarantine/replay", dependencies=[needs("engineer")])
 async def replay(body: ReplayIn, services: S, who: Who) -> dict[str, Any]:
     """Examine refused things by the rules of now, and store what is fine."""
-    found = await services.ingest.replay(body.ids, services.city)
+    found = await services.ingest.replay(body.ids)
     stored = [number for number, reason in found.items() if not reason]
     await record(services, who, "replay", "quarantine", f"{len(stored)} stored")
     refused = [{"id": n, "reason": reason} for n, reason in found.items() if reason]

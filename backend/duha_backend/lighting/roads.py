@@ -111,7 +111,7 @@ class Roads:
     def _advance(self, gauge: str, now: int) -> None:
         """Take the tips that have come since the last look, in their order."""
         seen = self._seen.get(gauge, now - LOOK_BACK_MS)
-        falls = sorted((ts, mm) for ts, mm in self._live.rain[gauge] if ts > seen)
+        falls = self._live.rain[gauge].after(seen)
         warm, falling = self._weather(gauge, now)
         road = self._roads.get(gauge, Road((falls[0][0] if falls else now) / 1000))
         for ts, mm in falls:

@@ -1,0 +1,209 @@
+"""A sink commits parts of messages in groups, with a queue and a back-off of its own.
+
+Nothing here drops a reading for good: a part that a sink in trouble does not take is
+missed, its message is not acknowledged, and the edge sends it again.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from duha_backend.books import Bin
+from duha_backend.errors import StoreDown
+from duha_backend.validate import Examined
+from duha_runtime.supervision import describe
+from duha_runtime.waiting import heard
+
+log = logging.getLogger(__name__)
+
+GROUP = 256
+"""Most messages in one commit."""
+MOST_WAITING = 4 * GROUP
+STUCK_S = 2.0
+"""How long the examination of messages waits for a sink that is behind [s]."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
+PROOF_S = 60.0
+"""A commit within this time proves that a sink works [s]."""
+MOST_SUSPECTS = 8
+"""Parts that fail alone, while none succeeds, before the sink is held to be broken."""
+
+
+@dataclass(eq=False, slots=True)
+class Receipt:
+    """A message, and how many commits it waits for before it is acknowledged."""
+
+    message: Examined
+    left: int = 0
+    refused: bool = False
+    """Whether what was refused of it is on its way to quarantine."""
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """What one sink has to take of a message, or marks of many messages."""
+
+    message: Examined
+    receipts: Sequence[Receipt]
+    bins: set[Bin] = field(default_factory=set)
+
+
+class Sink:
+    """One place where parts of messages are committed.
+
+    An error that is `StoreDown` or of the operating system means that the sink is away:
+    it is left alone for a while. Any other error may be the fault of one part: the group
+    is tried in halves until that part stands alone, and the others are committed. A part
+    is held guilty only while others succeed; when nothing succeeds, the sink is broken.
+
+    Parameters
+    ----------
+    name : str
+        Its name in alarms.
+    commit : callable
+        Commits parts together, or raises.
+    settled : callable
+        Takes parts that have been committed.
+    poisoned : callable
+        Takes a part that can never be committed, and why.
+    missed : callable
+        Takes parts that the sink in trouble has not looked at.
+    works : callable
+        Called when the sink works again.
+    linger_s : float, optional
+        How long parts are gathered for one commit [s], unless they are many.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        commit: Callable[[list[Part]], Awaitable[None]],
+        settled: Callable[[list[Part]], None],
+        poisoned: Callable[[Part, Exception], None],
+        missed: Callable[[Sequence[Part]], None],
+        works: Callable[[], None],
+        linger_s: float = 0.0,
+    ) -> None:
+        self._linger_s = linger_s
+        self._name = name
+        self._commit = commit
+        self._settled = settled
+        self._poisoned = poisoned
+        self._missed = missed
+        self._works = works
+        self._waiting: deque[Part] = deque()
+        self._filled = asyncio.Event()
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._stuck = False
+        self._again = float("-inf")
+        self._proved = float("-inf")
+        self._pause = FIRST_PAUSE_S
+        self.alarm = ""
+        self.failed = 0
+
+    def put(self, part: Part) -> None:
+        """Take a part; missed while the sink is in trouble or too far behind."""
+        if time.monotonic() < self._again or len(self._waiting) >= MOST_WAITING:
+            self._missed([part])
+            return
+        self._waiting.append(part)
+        self._filled.set()
+        if len(self._waiting) >= GROUP:
+            self._full.set()
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Wait while the sink is behind; not for one that hangs."""
+        if not self._stuck and not await heard(self._room, STUCK_S):
+            self._stuck = True
+
+    async def run(self) -> None:
+        """Commit what comes until cancelled."""
+        while True:
+            await self._filled.wait()
+            if self._linger_s and len(self._waiting) < GROUP:
+                await heard(self._full, self._linger_s)
+            group = [self._waiting.popleft() for _ in islice(range(GROUP), len(self._waiting))]  # fmt: skip
+            self._full.clear()
+            if not self._waiting:
+                self._filled.clear()
+            try:
+                if group:
+                    await self._take(group)
+            finally:
+                self._stuck = False
+                self._room.set()
+
+    async def _take(self, group: list[Part]) -> None:
+        try:
+            await self._commit(group)
+        except (StoreDown, OSError, MemoryError) as error:
+            self._trouble(error, group)
+        except Exception as error:  # noqa: BLE001 - perhaps the fault of one part
+            await self._sift(group, error)
+        else:
+            self._proven()
+            self._settled(group)
+
+    async def _sift(self, group: list[Part], error: Exception) -> None:
+        """Commit the good parts of a group that has failed, and find the bad ones."""
+        waiting, suspects = _halves(group), []
+        if len(group) == 1:
+            waiting, suspects = [], [(group[0], error)]
+        while waiting and (self._works_otherwise() or len(suspects) < MOST_SUSPECTS):
+            some = waiting.pop()
+            try:
+                await self._commit(some)
+            except (StoreDown, OSError, MemoryError) as away:
+                self._trouble(away, [p for ps in (*waiting, some) for p in ps])
+                self._missed([part for part, _ in suspects])
+                return
+            except Exception as again:  # noqa: BLE001 - see above
+                if len(some) == 1:
+                    suspects.append((some[0], again))
+                waiting += _halves(some) if len(some) > 1 else []
+            else:
+                self._proven()
+                self._settled(some)
+        if self._works_otherwise():
+            for part, why in suspects:
+                self._poisoned(part, why)
+            return
+        left = [part for parts in waiting for part in parts]
+        self._trouble(error, left + [part for part, _ in suspects])
+
+    def _works_otherwise(self) -> bool:
+        return time.monotonic() - self._proved < PROOF_S
+
+    def _proven(self) -> None:
+        self._proved = time.monotonic()
+        self._pause = FIRST_PAUSE_S
+        if self.alarm:
+            log.info("%s: works again", self._name)
+            self.alarm = ""
+            self._works()
+
+    def _trouble(self, error: Exception, group: Sequence[Part]) -> None:
+        """Leave the sink alone for a while; what it should have taken comes again."""
+        said = str(error) if isinstance(error, StoreDown) else describe(error)
+        if said != self.alarm:
+            known = isinstance(error, StoreDown)
+            log.error("%s: %s", self._name, said, exc_info=None if known else error)
+        self.alarm = said
+        self.failed += 1
+        after = error.after_s if isinstance(error, StoreDown) else 0.0
+        pause = min(max(self._pause, after), LONGEST_PAUSE_S)
+        self._again = time.monotonic() + pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
+        self._missed([*group, *self._waiting])
+        self._waiting.clear()
+
+
+def _halves(group: list[Part]) -> list[list[Part]]:
+    middle = len(group) // 2
+    return [group[middle:], group[:middle]]
