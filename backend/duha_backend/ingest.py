@@ -171,22 +171,7 @@ class Ingest:
         self._counts.dropped += len(dropped)
         self._offered.set()
 
-<<<<<<< HEAD
-    async def _group(self) -> list[tuple[str, bytes]]:
-        """Messages for one commit; a few that come close together share it."""
-        self._offered.clear()
-        if not self._waiting:
-            await self._offered.wait()
-        if len(self._waiting) < GROUP:
-            await asyncio.sleep(self._store.linger_s if self._store else LINGER_S)
-        group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
-        self._waiting_bytes -= sum(len(payload) for _, payload in group)
-        return group
-
-    def _examine(self, group: list[tuple[str, bytes]], now: int) -> list[Examined]:
-=======
     def _is_registered(self, controller: str) -> bool:
->>>>>>> ingest
         owners = self._owners()
         if self._registered[0] is not owners:
             self._registered = (owners, frozenset(owners.values()))

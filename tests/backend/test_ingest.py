@@ -212,7 +212,8 @@ async def test_a_dead_book_holds_up_no_reading(running):
     with running.registry.engine.begin() as db:
         db.exec_driver_sql("ALTER TABLE unrolled RENAME TO away")
         db.exec_driver_sql("ALTER TABLE quarantine RENAME TO gone")
-    running.ingest.offer(*message(1))
+    batch = message(1)
+    running.ingest.offer(*batch)
     async with asyncio.timeout(10):
         while not await running.rows():
             await asyncio.sleep(0.02)
@@ -222,7 +223,7 @@ async def test_a_dead_book_holds_up_no_reading(running):
         db.exec_driver_sql("ALTER TABLE away RENAME TO unrolled")
         db.exec_driver_sql("ALTER TABLE gone RENAME TO quarantine")
     await asyncio.sleep(1.1)
-    running.ingest.offer(*message(1))
+    running.ingest.offer(*batch)
     await until(lambda: ("RVO-001", "box", ((1, 1),), False) in running.acks)
     assert len(await running.rows()) == 1
     assert len(running.books.marked()) == 1
