@@ -21,6 +21,11 @@ let groups = [];
 /** @type {import('./types.js').City} */
 let city;
 let drawn = '';
+/** How far overrides have got: as the stream says, and as they were last fetched. */
+let current = -1, fetched = -2;
+
+/** The stream says how far overrides have got; they are fetched again only when that changes. @param {number} number */
+export function follow(number) { current = number; }
 
 /** @param {import('./types.js').City} theCity */
 export async function begin(theCity) {
@@ -40,7 +45,7 @@ export function choose(luminaire) {
 }
 
 export function relabel() {
-  drawn = '';
+  [drawn, fetched] = ['', -2];
   fillTargets();
   showLevel();
 }
@@ -84,15 +89,20 @@ async function send(event) {
   try {
     await api.post('/overrides', {
       target: JSON.parse(target.value), level: Number(level.value), until: new Date(next(until.value)).toISOString(), reason: reason.value});
-    await refresh();
+    await fetchAll();
   } catch (problem) {
     tell(error, problem).hidden = false;
   }
 }
 
-export async function refresh() {
+/** Fetch the overrides where they have changed. */
+export async function refresh() { if (current !== fetched) await fetchAll(); }
+
+async function fetchAll() {
+  const number = current;
   /** @type {Override[]} */
   const found = await api.get('/overrides'), key = JSON.stringify(found);
+  fetched = number;
   if (key === drawn) return;  // who is about to press a button is not disturbed
   drawn = key;
   list.replaceChildren(...found.slice(0, 20).map(line));
@@ -104,7 +114,7 @@ function line(override) {
   const item = make('li', {}, make('span', {}, words),
     make('b', {className: `state-${override.state}`}, t(`override-${override.state}`, {count: override.diverged.length})));
   if (['pending', 'applied', 'diverged'].includes(override.state)) {
-    item.append(button(t('cancel'), async () => { await api.remove(`/overrides/${override.id}`); await refresh(); }));
+    item.append(button(t('cancel'), async () => { await api.remove(`/overrides/${override.id}`); await fetchAll(); }));
   }
   return item;
 }

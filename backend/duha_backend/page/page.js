@@ -80,12 +80,13 @@ function askForToken() {
 
 /**
  * Apply a tick. After a new connection the whole state is fetched: the process may be another one, which counts from zero.
- * @param {{seq: number, now: number, i: number[], s: number[], figures: import('./types.js').Figures, assets: number}} tick
+ * @param {{seq: number, now: number, i: number[], s: number[], figures: import('./types.js').Figures, assets: number, overrides: number}} tick
  * @param {boolean} fresh
  */
 async function take(tick, fresh) {
   cityClock.set(tick.now);
   figures = tick.figures;
+  dim.follow(tick.overrides);
   link(stream.state());
   if (assets && tick.assets && tick.assets !== assets) return location.reload();  // an import
   assets = tick.assets;
