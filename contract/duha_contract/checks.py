@@ -38,8 +38,7 @@ MOST_LUMINAIRES = 5000
 MOST_PARTS = 200
 """Most steps, periods and effects of a programme."""
 MOST_RULES = 1000
-TEXT_CHARS = 4096
-NAME_CHARS = 128
+NAME_CHARS = 256
 LONGEST_FADE_S = 86_400.0
 FIRST_MS = 946_684_800_000  # 2000-01-01
 LAST_MS = 7_258_118_400_000  # 2200-01-01
@@ -185,8 +184,8 @@ def _check_values(desired: Desired) -> None:
 
 
 def _check_text(text: str) -> None:
-    if len(text) > TEXT_CHARS or "\0" in text:
-        raise MessageError(f"a text is longer than {TEXT_CHARS}, or holds NUL")
+    if "\0" in text:
+        raise MessageError("a text holds NUL")
     try:
         text.encode()
     except UnicodeEncodeError:
