@@ -6,7 +6,7 @@ import math
 import msgspec
 import pytest
 
-from duha_contract.checks import check, check_desired, try_out
+from duha_contract.checks import check_desired, try_out
 from duha_contract.errors import ContractError, ProgrammeError
 from duha_contract.lighting import Condition, Override, Sun, bounded, level_at
 from duha_contract.messages import Desired, supersedes
@@ -18,6 +18,7 @@ from duha_contract.programmes import (
     Programme,
     Rule,
     Step,
+    check,
     segments,
 )
 from duha_contract.roads import Drying, Road, advance, dry_at
@@ -70,7 +71,7 @@ def test_a_good_document_passes():
         pytest.param(override(id="x" * 257), id="override with a long id"),
         pytest.param(override(reason="\0"), id="NUL"),
         pytest.param(override(reason="\ud800"), id="no UTF-8"),
-            pytest.param(changed(overrides=GOOD.overrides * 5001), id="overrides"),
+        pytest.param(changed(overrides=GOOD.overrides * 5001), id="overrides"),
         pytest.param(changed(conditions=GOOD.conditions * 5001), id="conditions"),
         pytest.param(changed(programmes=(STREET,) * 201), id="programmes"),
         pytest.param(changed(normals={"L1": math.nan}), id="normal level"),
