@@ -268,6 +268,12 @@ def effect_window(
     return start, end
 
 
+def forget() -> None:
+    """Forget the nights that were worked out: of programmes that are used no more."""
+    for cached in (segments, plan, effect_window):
+        cached.cache_clear()
+
+
 class _Line(NamedTuple):
     """From `t` [s] on: from `level` to `then` [%] in `fade` [s], then it stays."""
 

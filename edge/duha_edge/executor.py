@@ -15,7 +15,7 @@ from typing import TypeVar
 from duha_contract.checks import check_desired, try_out
 from duha_contract.lighting import Cause, Condition, Decision, Sun, level_at
 from duha_contract.messages import EARLIEST_MS, Desired, Report, supersedes
-from duha_contract.programmes import Place
+from duha_contract.programmes import Place, forget
 from duha_contract.roads import Road, advance, dry_at
 from duha_edge.documents import Documents, Kept
 from duha_edge.profiles import Write
@@ -159,8 +159,11 @@ class Executor:
         ContractError
             It cannot be in force.
         """
-        check_desired(desired)
-        try_out(desired, tuple(self._states), now)
+        try:
+            check_desired(desired)
+            try_out(desired, tuple(self._states), now)
+        finally:
+            forget()  # or the nights of each document that ever came would stay
 
     def adopt(self, desired: Desired) -> None:
         """Put an examined document in force."""
