@@ -34,6 +34,7 @@ from duha_runtime.waiting import heard
 
 log = logging.getLogger(__name__)
 
+SENTENCE_CHARS = 500
 LOOK_S = 2.0
 """How often the site file is looked at, in real seconds."""
 
@@ -143,7 +144,7 @@ class Agent:
             lost=self.outbox.lost,
             alarms=tuple(limited(self._alarms())),
             site=digest(self.file),
-            site_error=self._refused,
+            site_error=self._refused[:SENTENCE_CHARS],
         )
 
     def _alarms(self) -> Iterator[str]:
