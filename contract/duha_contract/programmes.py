@@ -234,10 +234,10 @@ def _check_effect(effect: Effect, name: str) -> None:
 
 
 def _check_period(period: Period, place: Place, name: str) -> None:
-    """A light sensor must leave something of a period, in every night of a year.
+    """Refuse a period that its light sensor may use up in a night of the year.
 
-    A period from sunset to sunrise follows the sun; where its nights are short, the
-    sensor is given less of it.
+    A period from sunset to sunrise is exempt: where nights are short, evaluation limits
+    the sensor.
     """
     sensed = (period.early_min, period.late_min)
     if not all(0 <= minutes <= MOST_EARLY_MIN for minutes in sensed):
@@ -268,8 +268,8 @@ def effect_window(
     return start, end
 
 
-def forget() -> None:
-    """Forget the nights that were worked out: of programmes that are used no more."""
+def clear_caches() -> None:
+    """Drop cached nights, so that programmes no longer in use free their memory."""
     for cached in (segments, plan, effect_window):
         cached.cache_clear()
 
@@ -316,7 +316,7 @@ def _lines(programme: Programme, place: Place, date: dt.date) -> list[_Line]:
 def _settled(
     points: tuple[Point, ...], place: Place, date: dt.date
 ) -> tuple[Point, ...]:
-    """In a polar night no step puts the light out before noon: the sun does not rise."""
+    """Move steps that switch off by the sunrise to noon where the sun does not rise."""
     dark, (_, next_noon) = night(place, date), noons(place, date)
     if dark is None or dark.sunrise < next_noon:
         return points
@@ -360,9 +360,9 @@ def _windows(programme: Programme, place: Place, date: dt.date) -> list[_Window]
 def _spans(
     period: Period, place: Place, date: dt.date, name: str
 ) -> list[tuple[float, float]]:
-    """Where a period lies between the noons of a night, POSIX time [s].
+    """Intervals of a period between the noons of a night, POSIX time [s].
 
-    At the edges of a polar night a neighbouring night may reach over noon.
+    At the edges of a polar night the previous or next night may extend past noon.
     """
     noon, next_noon = noons(place, date)
     found = [span(period, place, date, name)]
@@ -378,10 +378,10 @@ def _spans(
 def span(
     period: Period, place: Place, date: dt.date, name: str = ""
 ) -> tuple[float, float]:
-    """From when to when a period holds in a night, POSIX time [s]; it may be empty.
+    """Start and end of a period in a night, POSIX time [s]; it may be empty.
 
-    Where the sun does not set, a period that names it is empty. Where it does not rise,
-    the period reaches to noon: an offset counts from an event that there is not.
+    Where the sun does not set, a period that refers to it is empty. Where it does not
+    rise, the period extends to noon without its offset: there is no event to count from.
     """
     noon, next_noon = noons(place, date)
     start = instant(period.start, place, date, name)

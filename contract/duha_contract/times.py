@@ -45,12 +45,12 @@ def night(place: Place, date: dt.date) -> _sun.Night | None:
 
 
 def darkness(place: Place, date: dt.date) -> tuple[_sun.Night, ...]:
-    """When the sun is below the horizon between the noons of a night."""
+    """Intervals with the sun below the horizon between the noons of a night."""
     return _sun.darkness(*noons(place, date), place.latitude, place.longitude)
 
 
 def by_sun(at: str) -> bool:
-    """Whether a time of day is one by the sun."""
+    """True for a time relative to sunset or sunrise."""
     return _SUN_TIME.fullmatch(at) is not None
 
 

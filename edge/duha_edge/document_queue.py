@@ -1,4 +1,4 @@
-"""Documents that come in: examined, put in force, kept; refused ones are reported."""
+"""Queue of received desired documents: validated, put in force, stored, or reported."""
 
 import asyncio
 import logging
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 100
 KEEP_AGAIN_S = 30.0
-"""After a document that the disk refused to keep."""
+"""Pause before another attempt to store a document [s]."""
 NOTE_S = 10.0
-"""Refused documents are noted as events at most so often."""
+"""Shortest interval between events about refused documents [s]."""
 
 Note = Callable[[str, str | None, str], None]
 
 
-class Intake:
-    """Takes desired documents, one after the other, off the event loop.
+class DocumentQueue:
+    """Processes desired documents one after the other, off the event loop.
 
     Parameters
     ----------
     executor, clock : Executor, Clock
-        Who obeys, and the time from which on a document is tried.
+        Executor of the documents, and the time from which they are evaluated.
     note : callable
-        Takes an event: code, device, detail.
+        Records an event: code, device, detail.
     """
 
     def __init__(self, executor: Executor, clock: Clock, note: Note) -> None:
@@ -40,58 +40,58 @@ class Intake:
         self._note = note
         self._waiting: deque[Desired] = deque(maxlen=MOST_WAITING)
         self._news = asyncio.Event()
-        self._unkept: Desired | None = None
+        self._unstored: Desired | None = None
         self._noted_at = -NOTE_S
         self._refused = ""
         self._problem = ""
 
     @property
     def alarms(self) -> list[str]:
-        """What is wrong with documents, in sentences."""
+        """Alarms about documents."""
         return [alarm for alarm in (self._refused, self._problem) if alarm]
 
-    def offer(self, desired: Desired) -> None:
-        """A document has come; of very many that wait, the oldest are left out."""
+    def submit(self, desired: Desired) -> None:
+        """Queue a document; when the queue is full, the oldest one is dropped."""
         self._waiting.append(desired)
         self._news.set()
 
     async def run(self) -> None:
-        """Take documents until cancelled."""
+        """Process documents until cancelled."""
         while True:
-            await heard(self._news, KEEP_AGAIN_S if self._unkept else None)
+            await heard(self._news, KEEP_AGAIN_S if self._unstored else None)
             self._news.clear()
             while self._waiting:
-                await self._take(self._waiting.popleft())
-            await self._keep()
+                await self._process(self._waiting.popleft())
+            await self._store()
 
-    async def _take(self, desired: Desired) -> None:
-        """Put a document in force if it can be, and is not older than the one that is."""
+    async def _process(self, desired: Desired) -> None:
+        """Put a document in force if it is valid and not older than the one in force."""
         now = self._clock.now()
         if not supersedes(desired, self._executor.desired):
             self._outdated(desired)
             return
         try:
-            await asyncio.to_thread(self._executor.examine, desired, now)
+            await asyncio.to_thread(self._executor.validate, desired, now)
         except ContractError as error:
             self._refuse(desired, str(error))
             return
-        self._executor.adopt(desired)
-        self._unkept, self._refused = desired, ""
+        self._executor.activate(desired)
+        self._unstored, self._refused = desired, ""
         log.info("desired revision %d is in force", desired.revision)
 
-    async def _keep(self) -> None:
-        """Put the document in force on disk; a full disk does not keep it from being so."""
-        desired = self._unkept
+    async def _store(self) -> None:
+        """Store the document in force; after an error of the disk it is retried."""
+        desired = self._unstored
         if desired is None:
             return
         try:
-            await asyncio.to_thread(self._executor.keep, desired)
+            await asyncio.to_thread(self._executor.store, desired)
         except OSError as error:
             if not self._problem:
-                log.error("desired revision %d not kept: %s", desired.revision, error)  # noqa: TRY400
-            self._problem = f"the desired document cannot be kept: {error}"
+                log.error("desired revision %d not stored: %s", desired.revision, error)  # noqa: TRY400
+            self._problem = f"the desired document cannot be stored: {error}"
             return
-        self._unkept, self._problem = None, ""
+        self._unstored, self._problem = None, ""
 
     def _outdated(self, desired: Desired) -> None:
         current = self._executor.desired
@@ -102,15 +102,15 @@ class Intake:
             for document in (desired, current)
         )
         detail = f"{came} came after {stands}"
-        self._tell("desired_outdated", detail)
+        self._report("desired_outdated", detail)
 
     def _refuse(self, desired: Desired, reason: str) -> None:
         detail = f"revision {desired.revision}: {reason}"
         self._refused = f"desired document refused, {detail}"
-        self._tell("desired_refused", detail)
+        self._report("desired_refused", detail)
 
-    def _tell(self, code: str, detail: str) -> None:
-        """Log; and note an event, unless one was noted a moment ago."""
+    def _report(self, code: str, detail: str) -> None:
+        """Log, and record an event unless one was recorded less than `NOTE_S` ago."""
         log.warning("%s: %s", code, detail)
         if time.monotonic() - self._noted_at >= NOTE_S:
             self._noted_at = time.monotonic()

@@ -1,8 +1,8 @@
-"""What a desired document must be before it is in force. Pure.
+"""Validation of desired documents before they come into force. Pure.
 
-A document is checked (every number finite and in its range, every list bounded, names by
-their grammar) and then tried: the coming two days are worked out for the luminaires that
-it is for. What passes can be evaluated at every later instant.
+Every number is finite and within its range, every list is bounded, ids follow their
+grammar. Then the next two days are evaluated for the luminaires of the controller. A
+document that passes can be evaluated at every later instant.
 """
 
 import datetime as dt
@@ -42,8 +42,8 @@ _DRYING_RANGES = {
 }
 
 
-def check_desired(desired: Desired) -> None:
-    """Refuse a document that no controller can hold to.
+def validate_desired(desired: Desired) -> None:
+    """Refuse a document that a controller cannot execute.
 
     Raises
     ------
@@ -72,11 +72,11 @@ def check_desired(desired: Desired) -> None:
         _check_drying(desired.drying)
 
 
-def try_out(desired: Desired, luminaires: Iterable[str], now: float) -> None:
-    """Work out the coming two days of some luminaires from POSIX time `now` [s] on.
+def evaluate_ahead(desired: Desired, luminaires: Iterable[str], now: float) -> None:
+    """Evaluate the next two days of some luminaires from POSIX time `now` [s].
 
-    Each luminaire is worked out now, and of those that are told the same one at every
-    hour.
+    Each luminaire is evaluated at `now`; of luminaires with equal assignments one is
+    evaluated at every hour.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def try_out(desired: Desired, luminaires: Iterable[str], now: float) -> None:
 
 
 def _check_values(desired: Desired) -> None:
-    """Every text can be stored, and every number is finite and of 64 bits."""
+    """Refuse numbers that are not finite or exceed 64 bits, and texts with NUL."""
     left = [msgspec.to_builtins(desired)]
     while left:
         value = left.pop()

@@ -6,7 +6,6 @@ import math
 import msgspec
 import pytest
 
-from duha_contract.checks import check_desired, try_out
 from duha_contract.errors import ContractError, ProgrammeError
 from duha_contract.lighting import Condition, Override, Sun, bounded, level_at
 from duha_contract.messages import Desired, supersedes
@@ -22,6 +21,7 @@ from duha_contract.programmes import (
     segments,
 )
 from duha_contract.roads import Drying, Road, advance, dry_at
+from duha_contract.validation import evaluate_ahead, validate_desired
 
 PLZEN = Place(49.7475, 13.3776, "Europe/Prague")
 NOW_MS = 1_795_561_200_000  # 2026-11-24 23:00 in Plzeň
@@ -46,8 +46,8 @@ def street(**what):
 
 
 def test_a_good_document_passes():
-    check_desired(GOOD)
-    try_out(GOOD, ["L1", "L2"], NOW_MS / 1000)
+    validate_desired(GOOD)
+    evaluate_ahead(GOOD, ["L1", "L2"], NOW_MS / 1000)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_good_document_passes():
 )
 def test_a_document_that_no_controller_can_hold_to_is_refused(bad):
     with pytest.raises(ContractError):
-        check_desired(bad)
+        validate_desired(bad)
 
 
 def test_a_programme_is_checked_in_every_night_of_a_year():
