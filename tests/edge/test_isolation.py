@@ -171,14 +171,14 @@ async def test_a_write_that_fails_is_an_alarm_and_is_made_again(tmp_path):
         await until(lambda: not made.alarmed("writes"))
 
 
-async def test_a_password_that_goes_missing_is_an_alarm_and_lights_go_on(tmp_path):
-    def gone(agent):
+async def test_a_password_that_goes_missing_costs_no_light(tmp_path):
+    def gone(_agent):
         (tmp_path / "password").unlink()
 
     async with cabinet(tmp_path, gone) as made:
-        await until(lambda: made.alarmed("part link failed", "password_file"))
         made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(1) == made.level(2) == 50)
+        assert "link" in made.agent.parts.parts  # tried again until the file is there
 
 
 async def test_a_site_file_that_names_a_missing_password_changes_nothing(tmp_path):
