@@ -118,6 +118,7 @@ class Agent:
                     self._start(name)
                 self.parts.start("control", self.control.run)
                 self.parts.start("documents", self.documents.run)
+                self.parts.start("document on disk", self.documents.store)
                 self.parts.start("records", self.control.record)
                 self._start_link()
                 self.parts.start("watchdog", self._beat)

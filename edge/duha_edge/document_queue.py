@@ -5,17 +5,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from duha_contract.clock import Clock
 from duha_contract.errors import ContractError
 from duha_contract.messages import Desired, supersedes
 from duha_edge.executor import Executor
+from duha_runtime.supervision import describe
 from duha_runtime.waiting import heard
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 100
-KEEP_AGAIN_S = 30.0
+STORE_AGAIN_S = 30.0
 """Pause before another attempt to store a document [s]."""
 NOTE_S = 10.0
 """Shortest interval between events about refused documents [s]."""
@@ -40,6 +42,7 @@ class DocumentQueue:
         self._note = note
         self._waiting: deque[Desired] = deque(maxlen=MOST_WAITING)
         self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._unstored: Desired | None = None
         self._noted_at = -NOTE_S
         self._refused = ""
@@ -56,34 +59,49 @@ class DocumentQueue:
         self._news.set()
 
     async def run(self) -> None:
-        """Process documents until cancelled."""
-        while True:
-            await heard(self._news, KEEP_AGAIN_S if self._unstored else None)
-            self._news.clear()
-            while self._waiting:
-                await self._process(self._waiting.popleft())
-            await self._store()
+        """Process documents until cancelled.
 
-    async def _process(self, desired: Desired) -> None:
+        Validation has a thread of its own: others may all wait for a disk that hangs.
+        """
+        threads = ThreadPoolExecutor(1, "documents")
+        try:
+            while True:
+                if not self._waiting:
+                    self._news.clear()
+                    await self._news.wait()
+                await self._process(self._waiting.popleft(), threads)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def store(self) -> None:
+        """Store the document in force, after an error of the disk again, until cancelled."""
+        while True:
+            await heard(self._changed, STORE_AGAIN_S if self._unstored else None)
+            self._changed.clear()
+            if self._unstored is not None:
+                await self._store(self._unstored)
+
+    async def _process(self, desired: Desired, threads: ThreadPoolExecutor) -> None:
         """Put a document in force if it is valid and not older than the one in force."""
-        now = self._clock.now()
         if not supersedes(desired, self._executor.desired):
             self._outdated(desired)
             return
+        loop, now = asyncio.get_running_loop(), self._clock.now()
         try:
-            await asyncio.to_thread(self._executor.validate, desired, now)
+            await loop.run_in_executor(threads, self._executor.validate, desired, now)
         except ContractError as error:
             self._refuse(desired, str(error))
             return
+        except Exception as error:  # the barrier of each document
+            log.exception("desired revision %d", desired.revision)
+            self._refuse(desired, describe(error))
+            return
         self._executor.activate(desired)
         self._unstored, self._refused = desired, ""
+        self._changed.set()
         log.info("desired revision %d is in force", desired.revision)
 
-    async def _store(self) -> None:
-        """Store the document in force; after an error of the disk it is retried."""
-        desired = self._unstored
-        if desired is None:
-            return
+    async def _store(self, desired: Desired) -> None:
         try:
             await asyncio.to_thread(self._executor.store, desired)
         except OSError as error:
@@ -91,7 +109,9 @@ class DocumentQueue:
                 log.error("desired revision %d not stored: %s", desired.revision, error)  # noqa: TRY400
             self._problem = f"the desired document cannot be stored: {error}"
             return
-        self._unstored, self._problem = None, ""
+        self._problem = ""
+        if self._unstored is desired:
+            self._unstored = None
 
     def _outdated(self, desired: Desired) -> None:
         current = self._executor.desired

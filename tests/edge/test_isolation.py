@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -261,7 +262,7 @@ async def test_a_flood_of_refused_documents_is_one_event(tmp_path):
 async def test_a_document_that_the_disk_refuses_is_in_force_and_kept_later(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(document_queue, "KEEP_AGAIN_S", 0.1)
+    monkeypatch.setattr(document_queue, "STORE_AGAIN_S", 0.1)
     in_the_way = tmp_path / "agent" / "desired.new"
     async with cabinet(tmp_path) as made:
         in_the_way.mkdir()
@@ -271,6 +272,36 @@ async def test_a_document_that_the_disk_refuses_is_in_force_and_kept_later(
         in_the_way.rmdir()
         await until((tmp_path / "agent" / "desired.json").exists)
         await until(lambda: not made.alarmed("cannot be stored"))
+
+
+async def test_a_disk_that_hangs_keeps_no_document_from_being_in_force(tmp_path):
+    released = threading.Event()
+
+    def hang(_desired):
+        released.wait(20)
+
+    async with cabinet(tmp_path) as made:
+        made.agent.executor.store = hang
+        for revision, level in ((1, 50), (2, 60)):
+            made.agent.documents.submit(dimmed(level, revision))
+            await until(lambda level=level: made.level(1) == made.level(2) == level)
+        released.set()
+
+
+async def test_a_document_whose_validation_fails_by_a_bug_costs_no_other(tmp_path):
+    async with cabinet(tmp_path) as made:
+        healthy = made.agent.executor.validate
+
+        def broken(desired, now):
+            if desired.revision == 1:
+                raise ZeroDivisionError("a bug")
+            healthy(desired, now)
+
+        made.agent.executor.validate = broken
+        made.agent.documents.submit(dimmed(20, 1))
+        await until(lambda: made.alarmed("refused", "a bug"))
+        made.agent.documents.submit(dimmed(50, 2))
+        await until(lambda: made.level(1) == made.level(2) == 50)
 
 
 async def test_a_report_that_the_disk_refused_is_made_again(tmp_path, monkeypatch):
