@@ -128,7 +128,7 @@ class Sun(msgspec.Struct, frozen=True):
         return night(self.place, date)
 
     def darkness(self, date: dt.date) -> tuple[_sun.Night, ...]:
-        """When the sun is below the horizon between the noons of a night."""
+        """Intervals with the sun below the horizon between the noons of a night."""
         return darkness(self.place, date)
 
 
@@ -189,7 +189,7 @@ def level_at(
 
 
 def bounded(level: float) -> float:
-    """A level that gear knows, 0 to 100 %; what is no number is full light."""
+    """Limit a level to 0 to 100 %; NaN becomes full light."""
     if 0.0 <= level <= 100.0:
         return level
     return 0.0 if level < 0.0 else 100.0
@@ -211,7 +211,7 @@ def _planned(
         return _default(sun, date, t)
     try:
         return _programmed(programme, conditions, sun.place, date, t, normal, rule)
-    except ProgrammeError:  # checked documents do not get here; light comes first
+    except ProgrammeError:  # validated documents do not get here; a lit street is safe
         return _default(sun, date, t)
 
 
@@ -224,7 +224,7 @@ def _programmed(
     normal: float,
     rule: int | None,
 ) -> Decision:
-    """What a programme, the light sensor and the adaptive inputs say."""
+    """Decision by a programme, the light sensor and the adaptive inputs."""
     parts = segments(programme, place, date)
     number = max(0, bisect_right(parts, t, key=itemgetter(0)) - 1)
     segment = parts[number]

@@ -153,8 +153,8 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     drying : Drying or None
         How roads dry here, for the controller's own gauges; None: they do not count.
     term : int
-        Of the backend that leads: each new leader counts one further, so that what a
-        former one still sends is known to be older, whatever its revision.
+        Leadership term of the backend that issued the document. Each new leader
+        increments it, so documents of a former leader are older whatever their revision.
     """
 
     v: I64
@@ -173,7 +173,7 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def order(self) -> tuple[int, int]:
-        """Term and revision: the greater pair is the newer document."""
+        """Term and revision; the greater pair is the newer document."""
         return self.term, self.revision
 
     def decide(
@@ -197,10 +197,10 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def supersedes(new: Desired, old: Desired | None) -> bool:
-    """Whether a document takes the place of the one in force.
+    """Compare a document with the one in force: True if it replaces it.
 
-    A greater term and revision do. Of an equal pair, another content does: that is one
-    leader who corrects itself; the same content changes nothing.
+    A greater (term, revision) replaces. An equal pair with another hash does as well: one
+    leader has corrected itself. An equal pair with the same hash changes nothing.
     """
     if old is None or new.order > old.order:
         return True

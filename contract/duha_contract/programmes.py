@@ -8,34 +8,57 @@ instant, the backend draws whole weeks from the same ones.
 """
 
 import datetime as dt
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from duha_contract import sun as _sun
+from duha_contract.calendars import WEEKDAYS, Calendar, Rule
 from duha_contract.errors import ProgrammeError
+from duha_contract.times import (
+    Place,
+    by_sun,
+    darkness,
+    date_of,
+    instant,
+    night,
+    noons,
+)
 
-_CLOCK_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
-_SUN_TIME = re.compile(r"(sunset|sunrise)(?:([+-])(\d{1,3}))?")
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+__all__ = [
+    "WEEKDAYS",
+    "Calendar",
+    "Effect",
+    "Input",
+    "Period",
+    "Place",
+    "Point",
+    "Programme",
+    "Rule",
+    "Segment",
+    "Step",
+    "by_sun",
+    "check",
+    "darkness",
+    "date_of",
+    "effect_window",
+    "instant",
+    "night",
+    "noons",
+    "plan",
+    "segments",
+    "span",
+]  # fmt: skip
+
 MOST_EARLY_MIN = 180
-DAY_S = 86_400.0
+MOST_PARTS = 200
+"""Most steps, periods and effects of a programme."""
+CHECKED_NIGHTS = 366
 
 Input = Literal["wet_road", "traffic", "motion"]
 """What programmes answer to. `wet_road` may only raise."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a controller stands: position [°] and IANA time zone."""
-
-    latitude: float
-    longitude: float
-    zone: str
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -93,82 +116,6 @@ class Programme(msgspec.Struct, frozen=True, omit_defaults=True):
     active: tuple[Period, ...] = ()
     effects: tuple[Effect, ...] = ()
     part_night: bool = False
-
-
-class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Use `programme` on the nights that every condition covers; an empty one covers any.
-
-    Attributes
-    ----------
-    first, last : date
-        A range of nights; `yearly` compares month and day only, over New Year too.
-    weekdays : tuple of str
-        ``mon`` to ``sun``: evenings on which the night begins.
-    nth : tuple of int
-        Which of these weekdays in the month: 1 to 5, -1 for the last one.
-    holidays : str
-        Country code: public holidays. Whoever compiles the calendar writes their dates
-        into `dates`.
-    dates : tuple of date
-        These nights.
-    """
-
-    programme: str
-    first: dt.date | None = None
-    last: dt.date | None = None
-    yearly: bool = False
-    weekdays: tuple[str, ...] = ()
-    nth: tuple[int, ...] = ()
-    holidays: str = ""
-    dates: tuple[dt.date, ...] = ()
-
-    def covers(self, night: dt.date) -> bool:
-        """Whether the rule speaks of the night that begins on this date."""
-        listed = bool(self.dates or self.holidays)
-        return (
-            self._in_range(night)
-            and (not self.weekdays or WEEKDAYS[night.weekday()] in self.weekdays)
-            and (not self.nth or bool(_occurrence(night) & set(self.nth)))
-            and (not listed or night in self.dates)
-        )
-
-    def _in_range(self, night: dt.date) -> bool:
-        first, last = self.first or dt.date.min, self.last or dt.date.max
-        if not self.yearly:
-            return first <= night <= last
-        begins, day, ends = (_day(date) for date in (first, night, last))
-        if begins <= ends:
-            return begins <= day <= ends
-        return day >= begins or day <= ends
-
-
-def _day(date: dt.date) -> tuple[int, int]:
-    return (date.month, date.day)
-
-
-def _occurrence(night: dt.date) -> set[int]:
-    """Which of its weekday in the month a date is: 1 to 5, and -1 for the last."""
-    last = (night + dt.timedelta(days=7)).month != night.month
-    return {(night.day - 1) // 7 + 1} | ({-1} if last else set())
-
-
-class Calendar(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Ordered rules, the first that covers a night wins; else the default."""
-
-    id: str
-    name: str
-    default: str
-    rules: tuple[Rule, ...] = ()
-
-    def rule_of(self, night: dt.date) -> int | None:
-        """Number of the rule that speaks of a night, from 1; None for the default."""
-        covering = (n for n, rule in enumerate(self.rules, 1) if rule.covers(night))
-        return next(covering, None)
-
-    def programme_of(self, night: dt.date) -> str:
-        """Id of the programme of a night."""
-        number = self.rule_of(night)
-        return self.default if number is None else self.rules[number - 1].programme
 
 
 class Point(NamedTuple):
@@ -258,6 +205,58 @@ def plan(programme: Programme, place: Place, date: dt.date) -> tuple[Point, ...]
     return tuple(sorted(points, key=lambda point: (point.t, point.number)))
 
 
+def check(programme: Programme, place: Place) -> None:
+    """Refuse a programme that cannot be evaluated in every night of a year.
+
+    Raises
+    ------
+    ProgrammeError
+        Names the programme and what is wrong.
+    """
+    name = programme.id
+    for what in (programme.steps, programme.active, programme.effects):
+        if len(what) > MOST_PARTS:
+            raise ProgrammeError(f"{name}: more than {MOST_PARTS} parts of one kind")
+    date = dt.date(2026, 6, 21)
+    segments(programme, place, date)
+    for period in programme.active:
+        _check_period(period, place, name)
+    for effect in programme.effects:
+        _check_effect(effect, name)
+        effect_window(effect, place, date, name)
+
+
+def _check_effect(effect: Effect, name: str) -> None:
+    if effect.on == "wet_road" and effect.operation != "max":
+        raise ProgrammeError(f"{name}: rain may raise light, never lower it")
+    if effect.level is not None and not 0 <= effect.level <= 100:
+        raise ProgrammeError(f"{name}: {effect.level} is not 0 to 100 %")
+
+
+def _check_period(period: Period, place: Place, name: str) -> None:
+    """Refuse a period that its light sensor may use up in a night of the year.
+
+    A period from sunset to sunrise is exempt: where nights are short, evaluation limits
+    the sensor.
+    """
+    sensed = (period.early_min, period.late_min)
+    if not all(0 <= minutes <= MOST_EARLY_MIN for minutes in sensed):
+        raise ProgrammeError(
+            f"{name}: a light sensor moves a period by 0 to {MOST_EARLY_MIN} min"
+        )
+    taken = 60 * sum(sensed)
+    if not taken or (by_sun(period.start) and by_sun(period.end)):
+        return
+    for n in range(CHECKED_NIGHTS):
+        date = dt.date(2026, 1, 1) + dt.timedelta(days=n)
+        start, end = span(period, place, date, name)
+        if 0 < end - start < taken:
+            raise ProgrammeError(
+                f"{name}: the period {period.start} to {period.end} is shorter than what"
+                f" its light sensor may take of it in the night of {date}"
+            )
+
+
 @lru_cache(maxsize=4096)
 def effect_window(
     effect: Effect, place: Place, date: dt.date, name: str = ""
@@ -269,57 +268,10 @@ def effect_window(
     return start, end
 
 
-def date_of(place: Place, t: float) -> dt.date:
-    """Date of the evening of the night (noon to noon) that holds `t` [s]."""
-    local = dt.datetime.fromtimestamp(t, _zone(place.zone))
-    return local.date() - dt.timedelta(days=local.hour < 12)
-
-
-@lru_cache(maxsize=4096)
-def noons(place: Place, date: dt.date) -> tuple[float, float]:
-    """Where a night begins and ends, POSIX time [s]."""
-    following = date + dt.timedelta(days=1)
-    return _local(date, 12, 0, place.zone), _local(following, 12, 0, place.zone)
-
-
-def night(place: Place, date: dt.date) -> _sun.Night | None:
-    """Sunset and sunrise of a night, POSIX time [s]; see `duha_contract.sun.night`."""
-    return _sun.night(*noons(place, date), place.latitude, place.longitude)
-
-
-def darkness(place: Place, date: dt.date) -> tuple[_sun.Night, ...]:
-    """When the sun is below the horizon between the noons of a night."""
-    return _sun.darkness(*noons(place, date), place.latitude, place.longitude)
-
-
-def by_sun(at: str) -> bool:
-    """Whether a time of day is one by the sun."""
-    return _SUN_TIME.fullmatch(at) is not None
-
-
-def instant(at: str, place: Place, date: dt.date, name: str = "") -> float:
-    """POSIX time [s] of a time of day in a night.
-
-    Raises
-    ------
-    ProgrammeError
-        It is no time; `name` says whose.
-    """
-    if by_clock := _CLOCK_TIME.fullmatch(at):
-        return _local(date, int(by_clock[1]), int(by_clock[2]), place.zone)
-    sun_time = _SUN_TIME.fullmatch(at)
-    if sun_time is None:
-        raise ProgrammeError(
-            f"{name}: {at!r} is no time: 22:30, sunset+15 or sunrise-5"
-        )
-    event, sign, minutes = sun_time.groups()
-    dark = night(place, date)
-    if dark is None:  # midnight sun: a night without length, when the sun is lowest
-        base = _sun.solar_noon(noons(place, date)[0], place.longitude) + DAY_S / 2
-    else:
-        base = dark.sunset if event == "sunset" else dark.sunrise
-    offset = 60 * int(minutes or 0)
-    return base - offset if sign == "-" else base + offset
+def clear_caches() -> None:
+    """Drop cached nights, so that programmes no longer in use free their memory."""
+    for cached in (segments, plan, effect_window):
+        cached.cache_clear()
 
 
 class _Line(NamedTuple):
@@ -364,7 +316,7 @@ def _lines(programme: Programme, place: Place, date: dt.date) -> list[_Line]:
 def _settled(
     points: tuple[Point, ...], place: Place, date: dt.date
 ) -> tuple[Point, ...]:
-    """In a polar night no step puts the light out before noon: the sun does not rise."""
+    """Move steps that switch off by the sunrise to noon where the sun does not rise."""
     dark, (_, next_noon) = night(place, date), noons(place, date)
     if dark is None or dark.sunrise < next_noon:
         return points
@@ -408,9 +360,9 @@ def _windows(programme: Programme, place: Place, date: dt.date) -> list[_Window]
 def _spans(
     period: Period, place: Place, date: dt.date, name: str
 ) -> list[tuple[float, float]]:
-    """Where a period lies between the noons of a night, POSIX time [s].
+    """Intervals of a period between the noons of a night, POSIX time [s].
 
-    At the edges of a polar night a neighbouring night may reach over noon.
+    At the edges of a polar night the previous or next night may extend past noon.
     """
     noon, next_noon = noons(place, date)
     found = [span(period, place, date, name)]
@@ -426,10 +378,10 @@ def _spans(
 def span(
     period: Period, place: Place, date: dt.date, name: str = ""
 ) -> tuple[float, float]:
-    """From when to when a period holds in a night, POSIX time [s]; it may be empty.
+    """Start and end of a period in a night, POSIX time [s]; it may be empty.
 
-    Where the sun does not set, a period that names it is empty. Where it does not rise,
-    the period reaches to noon: an offset counts from an event that there is not.
+    Where the sun does not set, a period that refers to it is empty. Where it does not
+    rise, the period extends to noon without its offset: there is no event to count from.
     """
     noon, next_noon = noons(place, date)
     start = instant(period.start, place, date, name)
@@ -476,19 +428,3 @@ def _joined(found: Iterable[Segment]) -> list[Segment]:
         else:
             joined.append(segment)
     return joined
-
-
-def _local(date: dt.date, hour: int, minute: int, zone: str) -> float:
-    """POSIX time of a wall-clock time in a night; before noon is the next morning."""
-    day = date + dt.timedelta(days=hour < 12)
-    return dt.datetime(
-        day.year, day.month, day.day, hour, minute, tzinfo=_zone(zone)
-    ).timestamp()
-
-
-@lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # "Europe" is a folder
-        raise ProgrammeError(f"{name!r} is no IANA time zone") from None

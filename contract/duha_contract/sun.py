@@ -95,7 +95,7 @@ def solar_noon(near: float, longitude: float) -> float:
 def night(
     noon: float, next_noon: float, latitude: float, longitude: float
 ) -> Night | None:
-    """The night between two noons of a clock, wherever the sun stands at those.
+    """The night between two civil noons, for any offset between clock and sun.
 
     Parameters
     ----------
@@ -126,10 +126,10 @@ def night(
 def darkness(
     noon: float, next_noon: float, latitude: float, longitude: float
 ) -> tuple[Night, ...]:
-    """When the sun is below the horizon between two noons of a clock.
+    """Intervals with the sun below the horizon between two civil noons.
 
-    Usually one night. At the edges of a polar night the sun may be up for less than an
-    hour that does not hold noon: then it is dark from noon on, and again after that hour.
+    Usually one night. At the edges of a polar night the sun may rise for less than an hour
+    after noon: then it is dark from noon until sunrise, and again from sunset.
     """
     midday = solar_noon(noon, longitude)
     turns = [midday + half * _DAY_S / 2 for half in range(-1, 5)]
@@ -153,7 +153,7 @@ def _below(t: float, latitude: float, longitude: float) -> bool:
 
 
 def _crossing(a: float, b: float, latitude: float, longitude: float) -> float | None:
-    """When the sun crosses the horizon between two culminations; None: it does not.
+    """Time at which the sun crosses the horizon between two culminations, or None.
 
     False position with Illinois' rule: it converges where the sun grazes the horizon,
     which an iteration over the hour angle does not.

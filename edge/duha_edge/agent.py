@@ -1,8 +1,8 @@
 """The composition root of the edge: a supervisor runs every part of the agent.
 
-A part that fails is reported and started again alone. Lights come first: control waits
-for nothing else, and each luminaire, each line's writes and each document has a barrier
-of its own.
+A failed part is reported and restarted alone. Lights come first: control waits for no
+other part, and each luminaire, each line's writes and each document has a barrier of its
+own.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ import msgspec
 
 from duha_contract.clock import Clock
 from duha_contract.messages import Desired, Status
-from duha_edge.control import STUCK_S, Control, Writer, limited
+from duha_edge.control import STUCK_S, Control, Writer, truncated
+from duha_edge.document_queue import DocumentQueue
 from duha_edge.errors import ConfigError, EdgeError
 from duha_edge.executor import Executor
-from duha_edge.intake import Intake
 from duha_edge.line import Line
 from duha_edge.link import Link
 from duha_edge.outbox import Outbox
@@ -34,6 +34,7 @@ from duha_runtime.waiting import heard
 
 log = logging.getLogger(__name__)
 
+SENTENCE_CHARS = 500
 LOOK_S = 2.0
 """How often the site file is looked at, in real seconds."""
 
@@ -76,10 +77,10 @@ class Agent:
         self.recorder = Recorder(
             self.outbox, self.clock, self._timekeeper, self._stored
         )
-        self.intake = Intake(self.executor, self.clock, self.recorder.note)
+        self.documents = DocumentQueue(self.executor, self.clock, self.recorder.note)
         self.control = Control(
             self.executor, self.clock, self._timekeeper, self.recorder, self.pulse,
-            self.parts, self._tell,
+            self.parts, self._publish_status,
         )  # fmt: skip
         self.link = self._link()
         self.lines: dict[str, Line] = {}
@@ -95,7 +96,7 @@ class Agent:
     def _stored(self) -> None:
         self.link.wake()
 
-    def _tell(self) -> None:
+    def _publish_status(self) -> None:
         self.link.tell()
 
     def look_again(self) -> None:
@@ -116,7 +117,8 @@ class Agent:
                 for name in self.lines:
                     self._start(name)
                 self.parts.start("control", self.control.run)
-                self.parts.start("documents", self.intake.run)
+                self.parts.start("documents", self.documents.run)
+                self.parts.start("document on disk", self.documents.store)
                 self.parts.start("records", self.control.record)
                 self._start_link()
                 self.parts.start("watchdog", self._beat)
@@ -141,32 +143,32 @@ class Agent:
             missed_cycles=self._missed + sum(line.missed_cycles for line in lines),
             silent_units=sum(line.bus.silent_units for line in lines),
             lost=self.outbox.lost,
-            alarms=tuple(limited(self._alarms())),
+            alarms=tuple(truncated(self._alarms())),
             site=digest(self.file),
-            site_error=self._refused,
+            site_error=self._refused[:SENTENCE_CHARS],
         )
 
     def _alarms(self) -> Iterator[str]:
-        """What is wrong with the controller itself."""
+        """Alarms about the controller itself."""
         if self.recorder.alarm:
             yield self.recorder.alarm
         if not self.recorder.trusted:
             yield "the clock is not set"
         yield from self.control.alarms
-        yield from self.intake.alarms
+        yield from self.documents.alarms
         for part in self.pulse.stuck():
             yield f"{part} is stuck"
         for failure in self.parts.failing:
             yield f"part {failure.part} failed: {failure.error}"
 
     def _part_changed(self, failure: Failure) -> None:
-        """A part has begun to fail, or works again: an event, and a status of now."""
+        """Record that a part fails or works again, and publish the status."""
         code = "part_failed" if failure.error else "part_recovered"
         self.recorder.note(code, detail=f"{failure.part}: {failure.error}".rstrip(": "))
         self.link.tell()
 
     def _desired(self, desired: Desired) -> None:
-        self.intake.offer(desired)
+        self.documents.submit(desired)
 
     # -- the parts, and their change while running -------------------------------
 
@@ -197,7 +199,7 @@ class Agent:
         await self.parts.stop(f"line {name}")
 
     def _luminaires(self) -> dict[str, Write | None]:
-        """What may be dimmed, and what its gear can do."""
+        """Dimmable luminaires with the writable range of their gear."""
         dimmable = (
             d for plan in self._plans.values() for d in plan.devices if d.dimmable
         )
@@ -277,9 +279,9 @@ class Agent:
         self.link.tell()
 
     async def _beat(self) -> None:
-        """Feed the watchdog of systemd for as long as control gets on.
+        """Feed the watchdog of systemd while control makes progress.
 
-        A line that is stuck is an alarm: a restart would take the healthy ones along.
+        A stuck line is an alarm: a restart would interrupt the healthy lines.
         """
         notify("READY=1")
         every = watchdog_s() or STUCK_S
@@ -295,7 +297,7 @@ class Agent:
 
 
 def _folder(data: str) -> Path:
-    """The folder of the agent's own; made where it is not there."""
+    """Create the data folder if it does not exist."""
     folder = Path(data)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@ import msgspec
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
 from duha_edge import profiles
 from duha_edge.errors import EdgeError
+from duha_edge.shutdown import ShutdownSignals
 from duha_edge.site import BusConfig, SiteFile, Source, load
-from duha_edge.stopping import Signals
 from duha_runtime.supervision import Fatal
 
 SCAN_S = 0.2
@@ -92,7 +92,7 @@ def _check(options: argparse.Namespace) -> int:
     for key in (file.broker.password, file.broker.tls):
         try:
             key()
-        except EdgeError as error:  # it need not be on the machine of whoever checks
+        except EdgeError as error:  # files of the controller are not on every machine
             print(f"note: {error}")
     overloaded = False
     for plan in plans(file):
@@ -270,16 +270,16 @@ def _run(options: argparse.Namespace) -> int:
     file = source.load()
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
 
-    async def until_stopped(signals: Signals) -> None:
+    async def until_stopped(signals: ShutdownSignals) -> None:
         agent = Agent(file, clock, source)
         running = asyncio.create_task(agent.run(), name="agent")
         loop = asyncio.get_running_loop()
-        signals.call(loop, running.cancel)
+        signals.on_shutdown(loop, running.cancel)
         loop.add_signal_handler(signal.SIGHUP, agent.look_again)
         await running
 
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(until_stopped(Signals()))
+        asyncio.run(until_stopped(ShutdownSignals()))
     return 0
 
 

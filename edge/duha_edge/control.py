@@ -1,7 +1,7 @@
-"""Control of the lights: decides several times a second, has each line write, reports.
+"""Control of the lights: decisions several times a second, writes by line, reports.
 
-Nothing that control itself does waits for a line, a disk or the broker. Each line is
-written by a part of its own, and so is what goes into the outbox.
+The control loop waits for no line, no disk and no broker. Each line is written by a part
+of its own, and reports are stored by another.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ CONTROL_S = 0.3
 """How often the programme is looked at, in real seconds."""
 STUCK_S = 60.0
 LONGEST_WRITE_S = 300.0
-"""A line that takes longer to be written is told again from the start."""
+"""Time limit of one write of a line [s]."""
 REPORT_AGAIN_S = 5.0
-"""After a report that the disk refused."""
+"""Pause before another attempt to store a report [s]."""
 
 
 class Writer:
-    """Brings the lamps of one line to their levels; never two writes at once.
+    """Writes the levels of one line; never two writes at once.
 
     Parameters
     ----------
     line : Line
-        What is written.
+        Line to write.
     parts : Supervisor
-        Whom a failed write is told; the next one is made all the same.
+        Supervisor that counts failed writes.
     """
 
     def __init__(self, line: Line, parts: Supervisor) -> None:
@@ -45,17 +45,17 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether a write is under way."""
+        """True while a write is under way."""
         return bool(self._levels)
 
-    def ask(self, levels: dict[str, int]) -> None:
-        """Write levels [%]; while a write is under way this one is left out."""
+    def request(self, levels: dict[str, int]) -> None:
+        """Request a write of levels [%]; ignored while another is under way."""
         if not self.busy:
             self._levels = levels
             self._asked.set()
 
     async def run(self) -> None:
-        """Write what is asked for until cancelled."""
+        """Write requested levels until cancelled."""
         part = f"writes {self.line.plan.bus.name}"
         while True:
             await self._asked.wait()
@@ -69,17 +69,17 @@ class Writer:
 
 
 class Control:
-    """Decides what every luminaire is to do now.
+    """Decides the level of every luminaire.
 
     Parameters
     ----------
     executor, clock, timekeeper, recorder, pulse : Executor, ...
-        What is wanted; time, and whether it was set; where reports go; who is told of
-        progress.
+        Document in force; time, and whether it was set; storage of reports; progress for
+        the watchdog.
     parts : Supervisor
-        Whom a failure is told.
-    tell : callable
-        Says the status of now, when the clock has been set.
+        Supervisor that counts failures.
+    publish_status : callable
+        Publishes the status, after the clock was set.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Control:
         recorder: Recorder,
         pulse: Pulse,
         parts: Supervisor,
-        tell: Callable[[], None],
+        publish_status: Callable[[], None],
     ) -> None:
         self.writers: dict[str, Writer] = {}
-        self._tell = tell
+        self._publish_status = publish_status
         self._executor = executor
         self._clock = clock
         self._timekeeper = timekeeper
@@ -106,11 +106,11 @@ class Control:
 
     @property
     def alarms(self) -> list[str]:
-        """What is wrong with deciding, in sentences."""
+        """Alarms about decisions."""
         return [self._failing] if self._failing else []
 
     async def run(self) -> None:
-        """Look at clock and programme several times a second, until cancelled."""
+        """Evaluate clock and document several times a second until cancelled."""
         while True:
             with self._parts.barrier("clock"):
                 if by := self._timekeeper.look():
@@ -121,7 +121,7 @@ class Control:
             await asyncio.sleep(CONTROL_S)
 
     def _decide(self) -> None:
-        """Ask each line to write what has changed."""
+        """Request a write of what has changed from each line."""
         desired = self._executor.desired
         due = self._executor.to_write(
             self._clock.now(), time.monotonic(), trusted=self._recorder.trusted
@@ -132,12 +132,12 @@ class Control:
                     d.id: due[d.id] for d in writer.line.plan.devices if d.id in due
                 }
                 if mine:
-                    writer.ask(mine)
+                    writer.request(mine)
         self._decided_for = desired
         self._tell_failing()
 
     def _tell_failing(self) -> None:
-        """Note when luminaires begin, or cease, to fall back to another document."""
+        """Record an event when luminaires begin, or cease, to fall back."""
         failing = self._executor.failing
         if bool(failing) == bool(self._failing):
             return
@@ -150,16 +150,16 @@ class Control:
         self._recorder.note("decision_failed", device, error)
 
     async def record(self) -> None:
-        """Put reports and moves of the clock into the outbox, until cancelled."""
+        """Store reports and clock changes in the outbox until cancelled."""
         while True:
             while self._moves:
                 await self._recorder.clock_set(self._moves.popleft())
-                self._tell()
+                self._publish_status()
             pause = CONTROL_S if await self._reported() else REPORT_AGAIN_S
             await asyncio.sleep(pause)
 
     async def _reported(self) -> bool:
-        """Report what is new, once lamps have been told; False when the disk refused."""
+        """Store a new report once lamps are written; False when the disk refused."""
         busy = any(writer.busy for writer in self.writers.values())
         if busy or self._decided_for is not self._executor.desired:
             return True
@@ -172,8 +172,10 @@ class Control:
         return kept
 
 
-def limited(alarms: Iterable[str], most: int = 50, characters: int = 300) -> list[str]:
-    """Alarms as a status can carry them: so many, so long."""
+def truncated(
+    alarms: Iterable[str], most: int = 50, characters: int = 300
+) -> list[str]:
+    """Limit number and length of alarms to what a status can carry."""
     found = [alarm[:characters] for alarm in alarms]
     if len(found) > most:
         return [*found[: most - 1], f"and {len(found) - most + 1} more"]

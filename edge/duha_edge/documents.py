@@ -1,4 +1,4 @@
-"""Desired documents over a restart: the one in force, and the last good one before it."""
+"""Storage of desired documents: the one in force and the last good one before it."""
 
 import contextlib
 import logging
@@ -14,17 +14,17 @@ from duha_contract.messages import Desired, decode, encode
 log = logging.getLogger(__name__)
 
 MOST_REJECTED = 5
-"""So many documents that could not be used stay for a look at them."""
+"""Rejected documents that stay on disk for diagnosis."""
 
 
-class Kept(NamedTuple):
-    """What a restart finds: the document to put in force, and the good one before it."""
+class Restored(NamedTuple):
+    """Documents restored at start: the one to put in force and the one before it."""
 
     desired: Desired | None = None
     before: Desired | None = None
 
 
-class Documents:
+class DocumentStore:
     """Two files: ``desired.json`` and, beside it, ``desired.last.json``.
 
     Parameters
@@ -37,13 +37,13 @@ class Documents:
         self._path = path
         self._last = path.with_suffix(f".last{path.suffix}")
 
-    def keep(self, desired: Desired) -> None:
-        """Write a tried document to disk; the one before it becomes the last good one.
+    def store(self, desired: Desired) -> None:
+        """Write a validated document to disk; the one before it becomes the last good one.
 
         Raises
         ------
         OSError
-            The disk is full, or cannot be written; what was kept stays.
+            The disk is full or read-only; the stored documents stay.
         """
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:
@@ -55,8 +55,8 @@ class Documents:
         new.replace(self._path)
         _sync(self._path.parent)
 
-    def load(self, usable: Callable[[Desired], None]) -> Kept:
-        """Read both files; one that cannot be used is set aside and not tried again.
+    def restore(self, usable: Callable[[Desired], None]) -> Restored:
+        """Read both files; an unusable one is renamed and not read again.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Documents:
             Raises ContractError for a document that cannot be in force.
         """
         current, last = (self._read(path, usable) for path in (self._path, self._last))
-        return Kept(current, last) if current else Kept(last, None)
+        return Restored(current, last) if current else Restored(last, None)
 
     def _read(self, path: Path, usable: Callable[[Desired], None]) -> Desired | None:
         try:
@@ -76,11 +76,11 @@ class Documents:
             log.error("desired document %s cannot be read: %s", path, error)  # noqa: TRY400
             return None
         except (ContractError, MessageError) as error:
-            self._set_aside(path, error)
+            self._reject(path, error)
             return None
         return found
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _reject(self, path: Path, error: Exception) -> None:
         aside = self._path.with_name(f"{self._path.name}.rejected-{time.time_ns()}")
         log.error(
             "desired document %s cannot be used, set aside as %s: %s",
@@ -93,12 +93,12 @@ class Documents:
 
     @property
     def rejected(self) -> list[Path]:
-        """Documents that have been set aside, the oldest first."""
+        """Files of rejected documents, the oldest first."""
         return sorted(self._path.parent.glob(f"{self._path.name}.rejected-*"))
 
 
 def _sync(folder: Path) -> None:
-    """Put the names of the files of a folder on disk."""
+    """Flush the entries of a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,8 +1,8 @@
-"""What each luminaire is to do now, and whether it does.
+"""Execution of the desired document: level of each luminaire, and divergence from it.
 
-No document ends control: it is checked and tried before it is in force, and deciding
-each luminaire has a barrier of its own. What cannot be evaluated falls back to the
-document before, then to the default, then to full light.
+A document is validated before it comes into force, and the decision for each luminaire
+has a barrier of its own: what cannot be evaluated falls back to the previous document,
+then to the default, then to full light.
 """
 
 import logging
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from duha_contract.checks import check_desired, try_out
 from duha_contract.lighting import Cause, Condition, Decision, Sun, level_at
 from duha_contract.messages import EARLIEST_MS, Desired, Report, supersedes
-from duha_contract.programmes import Place
+from duha_contract.programmes import Place, clear_caches
 from duha_contract.roads import Road, advance, dry_at
-from duha_edge.documents import Documents, Kept
+from duha_contract.validation import evaluate_ahead, validate_desired
+from duha_edge.documents import DocumentStore, Restored
 from duha_edge.profiles import Write
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ DARK_LX, LIGHT_LX = 20.0, 40.0
 FRESH_S = 900.0
 
 AGAIN_S = 60.0
-"""How long a decision holds that fell back from the document in force."""
+"""Validity of a decision that fell back from the document in force [s]."""
 
 G = TypeVar("G")
 Luminaires = Mapping[str, Write | None] | Iterable[str]
@@ -42,15 +42,15 @@ class State:
     Attributes
     ----------
     write : Write or None
-        What its gear can do; None: any level.
+        Writable range of its gear; None: any level.
     asked : int or None
-        Level that it should have [%].
+        Level by the document [%].
     commanded : int or None
-        Level that was written [%]: the nearest to it that the gear can do.
+        Level that was written [%]: the nearest writable one.
     in_effect : float or None
-        Level that it said [%].
+        Level that was read back [%].
     told_at : float
-        When it was last told, monotonic time [s].
+        Monotonic time of the last write [s].
     """
 
     write: Write | None = None
@@ -60,14 +60,14 @@ class State:
     told_at: float = -RETRY_S
 
     def possible(self, level: int) -> int:
-        """The level nearest to `level` [%] that the gear can do."""
+        """Nearest writable level to `level` [%]."""
         return level if self.write is None else self.write.nearest(level)
 
     @property
-    def lacks(self) -> str:
-        """Why it cannot do what it is asked for; empty when it can."""
+    def shortfall(self) -> str:
+        """Reason why the gear cannot reach the level; empty when it can."""
         if self.asked == 0 and self.commanded:
-            return f"its profile has no off: {self.commanded} % is the least"
+            return f"the profile has no off: {self.commanded} % is the minimum"
         return ""
 
     @property
@@ -85,13 +85,13 @@ class Executor:
     Parameters
     ----------
     luminaires : mapping of str to Write, or iterable of str
-        Those whose level may be written, with what their gear can do.
+        Luminaires that may be written, with the writable range of their gear.
     place : Place
         Where the controller stands, for the default without a document.
     path : Path
         Where the document is kept over a restart.
     now : float, optional
-        POSIX time [s] from which on a kept document is tried.
+        POSIX time [s] from which a stored document is evaluated.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class Executor:
         self._roads: dict[str, Road] = {}
         self._decided: dict[str, tuple[float, Decision]] = {}
         self._reported: tuple[object, ...] = ()
-        self._documents = Documents(path)
+        self._documents = DocumentStore(path)
         self.failing: dict[str, str] = {}
-        """Luminaires that the document in force cannot be evaluated for, and why."""
+        """Errors of the document in force, by luminaire."""
         start = time.time() if now is None else now
-        self._desired, self._before = self._load(start)
+        self._desired, self._before = self._restore(start)
 
-    def _load(self, now: float) -> Kept:
+    def _restore(self, now: float) -> Restored:
         def usable(desired: Desired) -> None:
-            self.examine(desired, now)
+            self.validate(desired, now)
 
-        return self._documents.load(usable)
+        return self._documents.restore(usable)
 
     @property
     def desired(self) -> Desired | None:
@@ -132,51 +132,54 @@ class Executor:
         return self._desired.revision if self._desired else 0
 
     def accept(self, desired: Desired, now: float | None = None) -> bool:
-        """Examine a document, put it in force and keep it on disk.
+        """Validate a document, put it in force and store it.
 
-        False when it is the one in force, or older than that.
+        False when it is the one in force, or an older one.
 
         Raises
         ------
         ContractError
-            It cannot be evaluated; the old one stays.
+            It cannot be executed; the one in force stays.
         """
         if not supersedes(desired, self._desired):
             return False
-        self.examine(desired, time.time() if now is None else now)
-        self.adopt(desired)
+        self.validate(desired, time.time() if now is None else now)
+        self.activate(desired)
         try:
-            self.keep(desired)
+            self.store(desired)
         except OSError as error:
             log.error("desired revision %d not kept: %s", desired.revision, error)  # noqa: TRY400
         return True
 
-    def examine(self, desired: Desired, now: float) -> None:
-        """Check a document, and try it on the luminaires; safe to call in a thread.
+    def validate(self, desired: Desired, now: float) -> None:
+        """Validate a document for these luminaires; safe to call in a thread.
 
         Raises
         ------
         ContractError
-            It cannot be in force.
+            It cannot be executed.
         """
-        check_desired(desired)
-        try_out(desired, tuple(self._states), now)
+        try:
+            validate_desired(desired)
+            evaluate_ahead(desired, tuple(self._states), now)
+        finally:
+            clear_caches()  # the nights of every received document would stay in memory
 
-    def adopt(self, desired: Desired) -> None:
-        """Put an examined document in force."""
+    def activate(self, desired: Desired) -> None:
+        """Put a validated document in force."""
         self._before, self._desired = self._desired, desired
         self._decided.clear()
         self.failing.clear()
 
-    def keep(self, desired: Desired) -> None:
-        """Write an adopted document to disk, in a thread where the lights must not wait.
+    def store(self, desired: Desired) -> None:
+        """Write the document in force to disk; blocks, so call it in a thread.
 
         Raises
         ------
         OSError
             The disk is full, or cannot be written.
         """
-        self._documents.keep(desired)
+        self._documents.store(desired)
 
     def cover(self, luminaires: Luminaires, place: Place) -> None:
         """Other luminaires may be written from now on; those that stay keep their state."""
@@ -237,7 +240,7 @@ class Executor:
         return decision
 
     def _decide(self, device: str, now: float) -> Decision:
-        """The decision of the first document, or default, that can be evaluated."""
+        """Decision by the first document, or else the default, that can be evaluated."""
         for desired in (self._desired, self._before, None):
             try:
                 decision = self._by(desired, device, now)
@@ -299,28 +302,30 @@ class Executor:
         return state.commanded if state else None
 
     def report(self, now_ms: int) -> Report | None:
-        """What has been made of the document; None when nothing is new.
+        """Report on the document in force; None when nothing has changed.
 
-        It is new until `reported` says that it has been kept.
+        A report counts as made only once `reported` confirms that it was stored.
         """
-        lacking = {n: state.lacks for n, state in self._states.items() if state.lacks}
+        short = {
+            n: state.shortfall for n, state in self._states.items() if state.shortfall
+        }
         diverged = tuple(
-            n for n, state in self._states.items() if state.diverged or n in lacking
+            n for n, state in self._states.items() if state.diverged or n in short
         )
         told = sum(state.commanded is not None for state in self._states.values())
         digest = self._desired.hash if self._desired else ""
         found = Report(
-            now_ms, self.revision, digest, told - len(diverged), diverged, lacking
+            now_ms, self.revision, digest, told - len(diverged), diverged, short
         )
         return None if _news(found) == self._reported else found
 
     def reported(self, report: Report) -> None:
-        """A report has been put into the outbox."""
+        """Confirm that a report is in the outbox."""
         self._reported = _news(report)
 
 
 def _news(report: Report) -> tuple[object, ...]:
-    """What makes a report another one than before: all but its time."""
+    """Content of a report without its time."""
     return (
         report.revision, report.hash, report.applied, report.diverged,
         tuple(report.reasons.items()),
@@ -328,7 +333,7 @@ def _news(report: Report) -> tuple[object, ...]:
 
 
 def _states(luminaires: Luminaires, before: Mapping[str, State]) -> dict[str, State]:
-    """The state of each luminaire; those that were there before keep theirs."""
+    """State of each luminaire; known luminaires keep theirs."""
     found = {name: before.get(name, State()) for name in luminaires}
     for name, state in found.items():
         state.write = luminaires[name] if isinstance(luminaires, Mapping) else None

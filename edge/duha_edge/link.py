@@ -225,5 +225,5 @@ class Link:
 
 
 def _secrets(broker: Broker) -> tuple[str | None, ssl.SSLContext | None]:
-    """What the broker's files say; they may lie on a share that hangs."""
+    """Read password and certificates; blocks where their file system hangs."""
     return broker.password(), broker.tls()

@@ -70,7 +70,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ).strip()
 
     def tls(self) -> ssl.SSLContext | None:
-        """Read whom to believe; None without TLS.
+        """Read the CA certificates; None without TLS.
 
         Raises
         ------
@@ -196,7 +196,7 @@ def load(path: Path) -> SiteFile:
 
 
 def _read(path: Path, key: str, most: int) -> str:
-    """The text of a file; ConfigError where it cannot be read, or is no text."""
+    """Read a text file of limited size; raises ConfigError."""
     name = f"{key} {path}".strip()
     try:
         with path.open("rb") as file:
@@ -238,7 +238,7 @@ def parse(text: str, name: str = "site file", folder: Path = Path()) -> SiteFile
 
 
 def unusable(value: Any) -> str:
-    """What no setting may be, anywhere in a document; empty where all is well."""
+    """Find a value that no setting may have: not finite, over 64 bits, or with NUL."""
     if isinstance(value, dict):
         return next(filter(None, map(unusable, [*value, *value.values()])), "")
     if isinstance(value, list):

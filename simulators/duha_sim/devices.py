@@ -89,7 +89,7 @@ class ProfileUnit(_Registers):
         if point is None or point.write is None or len(words) != 1:
             raise Refusal(ILLEGAL_ADDRESS)
         value = decode(point, {address: words[0]})
-        if value is None or not point.write.low <= value <= point.write.high:
+        if value is None or not point.write.allows(value):
             raise Refusal(ILLEGAL_VALUE)
         self._values[point.quantity] = value
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duha_contract.checks import check
 from duha_contract.errors import ProgrammeError
 from duha_contract.lighting import Condition, Override, Sun, level_at
 from duha_contract.programmes import (
@@ -17,6 +16,7 @@ from duha_contract.programmes import (
     Programme,
     Rule,
     Step,
+    check,
     noons,
     plan,
     segments,

@@ -6,7 +6,7 @@ import pytest
 from duha_contract.errors import ContractError
 from duha_contract.lighting import Override
 from duha_contract.messages import Desired, encode
-from duha_contract.programmes import Calendar, Place, Programme, Step
+from duha_contract.programmes import Calendar, Place, Programme, Step, segments
 from duha_edge.documents import MOST_REJECTED
 from duha_edge.executor import Executor
 
@@ -122,3 +122,11 @@ def test_an_older_document_is_not_taken_and_a_new_leader_begins_a_term(tmp_path)
     assert not executor.accept(document(900, 80))  # a former leader comes back
     assert executor.decide("L1", NIGHT).level == 60
     assert start(tmp_path).desired == document(1, 60, term=1)
+
+
+def test_nights_of_documents_that_are_gone_are_forgotten(tmp_path):
+    executor = start(tmp_path)
+    for revision in range(1, 30):
+        executor.accept(document(revision, float(revision)))
+        executor.decide("L1", NIGHT)
+    assert segments.cache_info().currsize <= 2

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -11,9 +12,9 @@ from duha_contract.clock import Clock
 from duha_contract.lighting import Override
 from duha_contract.messages import Batch, Desired, Status, decode, encode
 from duha_contract.programmes import Place
-from duha_edge import control, executor, intake
+from duha_edge import control, document_queue, executor
 from duha_edge.agent import Agent
-from duha_edge.control import limited
+from duha_edge.control import truncated
 from duha_edge.errors import ConfigError, OutboxError
 from duha_edge.site import Source
 from duha_sim.city import SimulatedCity
@@ -140,7 +141,7 @@ async def test_a_line_that_fails_is_an_alarm_and_the_other_goes_on(tmp_path):
         line.cycle = broken
         await until(lambda: made.alarmed("part line line1 failed", "a bug"))
         before = made.read("L2")
-        made.agent.intake.offer(dimmed(50))
+        made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(1) == made.level(2) == 50)
         await until(lambda: made.read("L2") > before + 1)
         line.cycle = healthy
@@ -162,7 +163,7 @@ async def test_a_write_that_fails_is_an_alarm_and_is_made_again(tmp_path):
             raise OverflowError("a bug")
 
         line.write = broken
-        made.agent.intake.offer(dimmed(50))
+        made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(2) == 50)
         await until(lambda: made.alarmed("part writes line1 failed", "a bug"))
         assert made.level(1) == 100
@@ -171,14 +172,14 @@ async def test_a_write_that_fails_is_an_alarm_and_is_made_again(tmp_path):
         await until(lambda: not made.alarmed("writes"))
 
 
-async def test_a_password_that_goes_missing_is_an_alarm_and_lights_go_on(tmp_path):
-    def gone(agent):
+async def test_a_password_that_goes_missing_costs_no_light(tmp_path):
+    def gone(_agent):
         (tmp_path / "password").unlink()
 
     async with cabinet(tmp_path, gone) as made:
-        await until(lambda: made.alarmed("part link failed", "password_file"))
-        made.agent.intake.offer(dimmed(50))
+        made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(1) == made.level(2) == 50)
+        assert "link" in made.agent.parts.parts  # tried again until the file is there
 
 
 async def test_a_site_file_that_names_a_missing_password_changes_nothing(tmp_path):
@@ -203,7 +204,7 @@ async def test_control_that_fails_is_an_alarm_and_is_tried_again(tmp_path):
         made.agent.executor.to_write = broken
         await until(lambda: made.alarmed("part decisions failed"))
         made.agent.executor.to_write = healthy
-        made.agent.intake.offer(dimmed(50))
+        made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(1) == made.level(2) == 50)
         assert not made.alarmed("decisions")
 
@@ -219,7 +220,7 @@ async def test_a_luminaire_that_cannot_be_decided_is_reported(tmp_path, monkeypa
     monkeypatch.setattr(Desired, "decide", decide)
     monkeypatch.setattr(executor, "AGAIN_S", 0.1)
     async with cabinet(tmp_path) as made:
-        made.agent.intake.offer(dimmed(50))
+        made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(2) == 50)
         await until(lambda: made.alarmed("document in force fails for L1"))
         assert made.level(1) == 100
@@ -234,16 +235,16 @@ async def test_a_luminaire_that_cannot_be_decided_is_reported(tmp_path, monkeypa
 async def test_refused_and_older_documents_are_events_and_change_nothing(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(intake, "NOTE_S", 0.0)
+    monkeypatch.setattr(document_queue, "NOTE_S", 0.0)
     async with cabinet(tmp_path) as made:
-        made.agent.intake.offer(dimmed(50, revision=7, term=2))
-        made.agent.intake.offer(dimmed(float("inf"), revision=8, term=2))
-        made.agent.intake.offer(dimmed(20, revision=900, term=1))
+        made.agent.documents.submit(dimmed(50, revision=7, term=2))
+        made.agent.documents.submit(dimmed(float("inf"), revision=8, term=2))
+        made.agent.documents.submit(dimmed(20, revision=900, term=1))
         await until(lambda: made.level(1) == made.level(2) == 50)
         await until(lambda: {"desired_refused", "desired_outdated"} <= {*made.codes()})
         assert made.alarmed("revision 8", "refused")
         assert made.agent.executor.revision == 7
-        made.agent.intake.offer(dimmed(60, revision=9, term=2))
+        made.agent.documents.submit(dimmed(60, revision=9, term=2))
         await until(lambda: made.level(1) == made.level(2) == 60)
         assert not made.alarmed("refused")
 
@@ -251,8 +252,8 @@ async def test_refused_and_older_documents_are_events_and_change_nothing(
 async def test_a_flood_of_refused_documents_is_one_event(tmp_path):
     async with cabinet(tmp_path) as made:
         for revision in range(1, 80):
-            made.agent.intake.offer(dimmed(float("nan"), revision))
-        made.agent.intake.offer(dimmed(50, revision=80))
+            made.agent.documents.submit(dimmed(float("nan"), revision))
+        made.agent.documents.submit(dimmed(50, revision=80))
         await until(lambda: made.level(1) == made.level(2) == 50)
         await until(lambda: "desired_refused" in made.codes())
         assert made.codes().count("desired_refused") == 1
@@ -261,16 +262,46 @@ async def test_a_flood_of_refused_documents_is_one_event(tmp_path):
 async def test_a_document_that_the_disk_refuses_is_in_force_and_kept_later(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(intake, "KEEP_AGAIN_S", 0.1)
+    monkeypatch.setattr(document_queue, "STORE_AGAIN_S", 0.1)
     in_the_way = tmp_path / "agent" / "desired.new"
     async with cabinet(tmp_path) as made:
         in_the_way.mkdir()
-        made.agent.intake.offer(dimmed(50))
+        made.agent.documents.submit(dimmed(50))
         await until(lambda: made.level(1) == made.level(2) == 50)
-        await until(lambda: made.alarmed("cannot be kept"))
+        await until(lambda: made.alarmed("cannot be stored"))
         in_the_way.rmdir()
         await until((tmp_path / "agent" / "desired.json").exists)
-        await until(lambda: not made.alarmed("cannot be kept"))
+        await until(lambda: not made.alarmed("cannot be stored"))
+
+
+async def test_a_disk_that_hangs_keeps_no_document_from_being_in_force(tmp_path):
+    released = threading.Event()
+
+    def hang(_desired):
+        released.wait(20)
+
+    async with cabinet(tmp_path) as made:
+        made.agent.executor.store = hang
+        for revision, level in ((1, 50), (2, 60)):
+            made.agent.documents.submit(dimmed(level, revision))
+            await until(lambda level=level: made.level(1) == made.level(2) == level)
+        released.set()
+
+
+async def test_a_document_whose_validation_fails_by_a_bug_costs_no_other(tmp_path):
+    async with cabinet(tmp_path) as made:
+        healthy = made.agent.executor.validate
+
+        def broken(desired, now):
+            if desired.revision == 1:
+                raise ZeroDivisionError("a bug")
+            healthy(desired, now)
+
+        made.agent.executor.validate = broken
+        made.agent.documents.submit(dimmed(20, 1))
+        await until(lambda: made.alarmed("refused", "a bug"))
+        made.agent.documents.submit(dimmed(50, 2))
+        await until(lambda: made.level(1) == made.level(2) == 50)
 
 
 async def test_a_report_that_the_disk_refused_is_made_again(tmp_path, monkeypatch):
@@ -287,7 +318,7 @@ async def test_a_report_that_the_disk_refused_is_made_again(tmp_path, monkeypatc
             return healthy(contents, *more)
 
         outbox.put = full
-        made.agent.intake.offer(dimmed(50, revision=7))
+        made.agent.documents.submit(dimmed(50, revision=7))
         await until(lambda: len(refused) > 1)
         assert 7 not in {report.revision for report in made.reports()}
         outbox.put = healthy
@@ -341,9 +372,9 @@ async def test_a_status_is_one_that_the_backend_reads_whatever_fails(tmp_path):
 
 
 def test_alarms_are_as_many_and_as_long_as_a_status_carries():
-    assert limited(["a", "b"], most=2) == ["a", "b"]
-    assert limited(["a", "b", "c"], most=2) == ["a", "and 2 more"]
-    assert limited(["abc"], characters=2) == ["ab"]
+    assert truncated(["a", "b"], most=2) == ["a", "b"]
+    assert truncated(["a", "b", "c"], most=2) == ["a", "and 2 more"]
+    assert truncated(["abc"], characters=2) == ["ab"]
 
 
 def test_a_data_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from duha_edge import site
+from duha_edge import cli, site
 from duha_edge.errors import ConfigError
 
 GOOD = """\
@@ -137,3 +137,15 @@ def test_a_password_is_read_without_its_line_end(tmp_path):
     (tmp_path / "secret").write_text("s3cret\n", "utf-8")
     broker = site.Broker(password_file=str(tmp_path / "secret"))
     assert broker.password() == "s3cret"
+
+
+def test_a_missing_password_is_a_note_to_a_technician_and_ends_a_start(
+    tmp_path, capsys
+):
+    path = tmp_path / "site.toml"
+    path.write_text(f'{GOOD}\n[broker]\npassword_file = "{tmp_path}/no"\n', "utf-8")
+    assert cli.main(["check", str(path)]) == 0
+    assert "note: password_file" in capsys.readouterr().out
+    assert cli.main(["run", str(path)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith(f"password_file {tmp_path}/no")

@@ -89,7 +89,7 @@ class Settlement:
         types = {kind.id: kind for kind in self._registry.all(LuminaireType)}
         tariff = self._registry.find(Tariff, "energy") or Tariff()
         dark = self._desk.sun.night(night)
-        hours = (dark.sunrise - dark.sunset) / 3600 if dark else 0.0
+        hours = (dark.sunrise - dark.sunset) / 3600 if dark else 24.0
         told = await asyncio.to_thread(
             self._told, lamps, night, end, read.level.shape[1]
         )

@@ -26,10 +26,9 @@ from duha_backend.lighting.wanted import (
 )
 from duha_backend.live import Live
 from duha_backend.registry import Document, Registry
-from duha_contract.checks import check
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
-from duha_contract.programmes import Calendar, Place, Programme, date_of, noons
+from duha_contract.programmes import Calendar, Place, Programme, check, date_of, noons
 
 LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
 LONGEST_INPUT_MS = 3_600_000

@@ -96,7 +96,7 @@ def _programmed(
     times: Array,
     normal: float,
 ) -> Array:
-    """The night of a programme; of the default without one, or where it has no meaning."""
+    """Levels of a night by a programme, or by the default where it cannot be evaluated."""
     if programme is None:
         return _default(sun, date, times)
     try:

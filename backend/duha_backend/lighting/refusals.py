@@ -189,7 +189,7 @@ def _day(
 
 
 def _dark_spans(sun: Sun, date: dt.date) -> list[tuple[float, float]]:
-    """When the street is dark in a night; in a polar night from noon to noon."""
+    """Intervals in which the street is dark; in a polar night from noon to noon."""
     noon, next_noon = noons(sun.place, date)
     return [
         (
@@ -201,7 +201,7 @@ def _dark_spans(sun: Sun, date: dt.date) -> list[tuple[float, float]]:
 
 
 def _day_spans(sun: Sun, date: dt.date) -> list[tuple[float, float]]:
-    """When it is day between the noons of a night; all the time where the sun stays up."""
+    """Intervals of day between the noons of a night; all of it under midnight sun."""
     noon, next_noon = noons(sun.place, date)
     edges = [edge for part in sun.darkness(date) for edge in part]
     day = [*zip([noon, *edges[1::2]], [*edges[::2], next_noon], strict=True)]

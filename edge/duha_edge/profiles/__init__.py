@@ -44,11 +44,11 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     off: bool = False
 
     def allows(self, value: float) -> bool:
-        """Whether a value may be written."""
+        """True for a value that may be written."""
         return self.low <= value <= self.high or (self.off and value == 0)
 
     def nearest(self, level: int) -> int:
-        """The whole level nearest to `level` that may be written."""
+        """Nearest integer level to `level` that may be written."""
         if self.allows(level):
             return level
         return max(math.ceil(self.low), min(math.floor(self.high), level))

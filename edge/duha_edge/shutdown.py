@@ -1,4 +1,4 @@
-"""Ending a process when it is told to, also when nothing in it gets on any more."""
+"""Shutdown of a process on a signal, even when its event loop or a thread hangs."""
 
 import asyncio
 import logging
@@ -11,16 +11,16 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 STOP_S = 8.0
-"""How long the parts of a process may take to end [s]; systemd and people wait for it."""
+"""Time limit for the parts of a process to end [s]."""
 TOLD = (signal.SIGTERM, signal.SIGINT)
 
 
-class Signals:
+class ShutdownSignals:
     """Waits for SIGTERM and SIGINT in a thread of its own.
 
-    The event loop is asked to end. Where it does not within `STOP_S`, because a disk or a
-    driver hangs, the process ends all the same: what lies in the outbox is on disk.
-    Make it in the main thread, before other threads: they inherit what it blocks.
+    First the event loop is asked to stop. If the process still runs after `STOP_S`,
+    because a disk or a driver hangs, it exits: the outbox is on disk.
+    Create it in the main thread before other threads: they inherit the blocked signals.
     """
 
     def __init__(self, stop_s: float = STOP_S) -> None:
@@ -30,8 +30,10 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
-    def call(self, loop: asyncio.AbstractEventLoop, end: Callable[[], object]) -> None:
-        """Call something on an event loop when the process is told to end."""
+    def on_shutdown(
+        self, loop: asyncio.AbstractEventLoop, end: Callable[[], object]
+    ) -> None:
+        """Call a function on an event loop on the first signal."""
         self._end = lambda: loop.call_soon_threadsafe(end)
         self._ready.set()
 

@@ -1,8 +1,8 @@
-"""What a desired document must be before it is in force. Pure.
+"""Validation of desired documents before they come into force. Pure.
 
-A document is checked (every number finite and in its range, every list bounded, names by
-their grammar) and then tried: the coming two days are worked out for the luminaires that
-it is for. What passes can be evaluated at every later instant.
+Every number is finite and within its range, every list is bounded, ids follow their
+grammar. Then the next two days are evaluated for the luminaires of the controller. A
+document that passes can be evaluated at every later instant.
 """
 
 import datetime as dt
@@ -11,22 +11,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from duha_contract.errors import ContractError, MessageError, ProgrammeError
+from duha_contract.errors import ContractError, MessageError
 from duha_contract.lighting import Condition, Override
 from duha_contract.messages import Desired
-from duha_contract.programmes import (
-    MOST_EARLY_MIN,
-    Calendar,
-    Effect,
-    Period,
-    Place,
-    Programme,
-    by_sun,
-    effect_window,
-    night,
-    segments,
-    span,
-)
+from duha_contract.programmes import Calendar, Place, check, night
 from duha_contract.roads import Drying
 from duha_contract.topics import is_id
 
@@ -35,16 +23,12 @@ MOST_CALENDARS = 200
 MOST_ORDERS = 5000
 """Most overrides, and most conditions, of a document."""
 MOST_LUMINAIRES = 5000
-MOST_PARTS = 200
-"""Most steps, periods and effects of a programme."""
 MOST_RULES = 1000
-TEXT_CHARS = 4096
-NAME_CHARS = 128
+NAME_CHARS = 256
 LONGEST_FADE_S = 86_400.0
 FIRST_MS = 946_684_800_000  # 2000-01-01
 LAST_MS = 7_258_118_400_000  # 2200-01-01
 TRIED_HOURS = 48
-NIGHTS = 366
 
 _DRYING_RANGES = {
     "film_mm": (0.0, 100.0),
@@ -58,60 +42,8 @@ _DRYING_RANGES = {
 }
 
 
-def check(programme: Programme, place: Place) -> None:
-    """Refuse a programme that cannot be evaluated in every night of a year.
-
-    Raises
-    ------
-    ProgrammeError
-        Names the programme and what is wrong.
-    """
-    name = programme.id
-    for what in (programme.steps, programme.active, programme.effects):
-        if len(what) > MOST_PARTS:
-            raise ProgrammeError(f"{name}: more than {MOST_PARTS} parts of one kind")
-    date = dt.date(2026, 6, 21)
-    segments(programme, place, date)
-    for period in programme.active:
-        _check_period(period, place, name)
-    for effect in programme.effects:
-        _check_effect(effect, name)
-        effect_window(effect, place, date, name)
-
-
-def _check_effect(effect: Effect, name: str) -> None:
-    if effect.on == "wet_road" and effect.operation != "max":
-        raise ProgrammeError(f"{name}: rain may raise light, never lower it")
-    if effect.level is not None and not 0 <= effect.level <= 100:
-        raise ProgrammeError(f"{name}: {effect.level} is not 0 to 100 %")
-
-
-def _check_period(period: Period, place: Place, name: str) -> None:
-    """A light sensor must leave something of a period, in every night of a year.
-
-    A period from sunset to sunrise follows the sun; where its nights are short, the
-    sensor is given less of it.
-    """
-    sensed = (period.early_min, period.late_min)
-    if not all(0 <= minutes <= MOST_EARLY_MIN for minutes in sensed):
-        raise ProgrammeError(
-            f"{name}: a light sensor moves a period by 0 to {MOST_EARLY_MIN} min"
-        )
-    taken = 60 * sum(sensed)
-    if not taken or (by_sun(period.start) and by_sun(period.end)):
-        return
-    for n in range(NIGHTS):
-        date = dt.date(2026, 1, 1) + dt.timedelta(days=n)
-        start, end = span(period, place, date, name)
-        if 0 < end - start < taken:
-            raise ProgrammeError(
-                f"{name}: the period {period.start} to {period.end} is shorter than what"
-                f" its light sensor may take of it in the night of {date}"
-            )
-
-
-def check_desired(desired: Desired) -> None:
-    """Refuse a document that no controller can hold to.
+def validate_desired(desired: Desired) -> None:
+    """Refuse a document that a controller cannot execute.
 
     Raises
     ------
@@ -140,11 +72,11 @@ def check_desired(desired: Desired) -> None:
         _check_drying(desired.drying)
 
 
-def try_out(desired: Desired, luminaires: Iterable[str], now: float) -> None:
-    """Work out the coming two days of some luminaires from POSIX time `now` [s] on.
+def evaluate_ahead(desired: Desired, luminaires: Iterable[str], now: float) -> None:
+    """Evaluate the next two days of some luminaires from POSIX time `now` [s].
 
-    Each luminaire is worked out now, and of those that are told the same one at every
-    hour.
+    Each luminaire is evaluated at `now`; of luminaires with equal assignments one is
+    evaluated at every hour.
 
     Raises
     ------
@@ -168,7 +100,7 @@ def try_out(desired: Desired, luminaires: Iterable[str], now: float) -> None:
 
 
 def _check_values(desired: Desired) -> None:
-    """Every text can be stored, and every number is finite and of 64 bits."""
+    """Refuse numbers that are not finite or exceed 64 bits, and texts with NUL."""
     left = [msgspec.to_builtins(desired)]
     while left:
         value = left.pop()
@@ -185,8 +117,8 @@ def _check_values(desired: Desired) -> None:
 
 
 def _check_text(text: str) -> None:
-    if len(text) > TEXT_CHARS or "\0" in text:
-        raise MessageError(f"a text is longer than {TEXT_CHARS}, or holds NUL")
+    if "\0" in text:
+        raise MessageError("a text holds NUL")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -99,9 +99,9 @@ def test_an_agent_with_a_file_that_hangs_ends_all_the_same(agent, tmp_path):
 def test_a_process_whose_event_loop_hangs_ends_all_the_same():
     code = """
 import asyncio, time
-from duha_edge.stopping import Signals
+from duha_edge.shutdown import ShutdownSignals
 async def main():
-    Signals(stop_s=0.5).call(asyncio.get_running_loop(), lambda: None)
+    ShutdownSignals(stop_s=0.5).on_shutdown(asyncio.get_running_loop(), lambda: None)
     print("ready", flush=True)
     time.sleep(600)
 asyncio.run(main())
