@@ -133,6 +133,7 @@ class Agent:
         alarms = [self.recorder.alarm] if self.recorder.alarm else []
         if not self.recorder.trusted:
             alarms.append("the clock is not set")
+        alarms += [alarm for line in self.lines.values() for alarm in line.alarms]
         return alarms + [f"{part} is stuck" for part in self.pulse.stuck()]
 
     def _desired(self, desired: Desired) -> None:

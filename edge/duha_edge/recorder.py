@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 
 LOSS_EVERY_S = 3600.0
 """A full outbox drops something at each cycle; it is reported once an hour."""
+
+DETAIL_CHARS = 500
+MOST_EVENTS = 1000
+"""Events that wait for the next cycle; of more, the oldest are dropped."""
 
 Values = dict[str, float | None]
 Row = tuple[object, ...]
@@ -86,14 +91,16 @@ class Recorder:
     def note(self, code: str, device: str | None = None, detail: str = "") -> None:
         """Remember an event; it is stored with the next cycle."""
         log.info("event %s %s %s", code, device or "", detail)
+        detail = detail[:DETAIL_CHARS]
         self._events.append(Event(self.clock.now_ms(), code, device, detail))
+        del self._events[:-MOST_EVENTS]
 
     def count(
         self, device: str, counter: Counter, values: Values, ts: int, into: Cycle
     ) -> None:
         """Turn a raw counter into tips and rain since the last reading that was kept."""
         total = values.get("counter_raw")
-        if total is None:
+        if total is None or not math.isfinite(total):
             return
         before = self._counters.get(device)
         seconds = (ts - before.ts) / 1000 if before else 0.0
