@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from duha_contract.clock import Clock
@@ -71,11 +72,13 @@ class Recorder:
         self.clock = clock
         self._timekeeper = timekeeper
         self._wake = wake
-        self._counters = outbox.counters()
+        self._counters: dict[str, CounterState] | None = None
         self._events: list[Event] = []
         self._failed_at: float | None = None
         self._loss_told = 0.0
+        self._rebase = False
         self.alarm = ""
+        self._read_counters()
 
     @property
     def trusted(self) -> bool:
@@ -102,6 +105,8 @@ class Recorder:
         total = values.get("counter_raw")
         if total is None or not math.isfinite(total):
             return
+        if self._counters is None:
+            return  # what has fallen is counted when it is known since when
         before = self._counters.get(device)
         seconds = (ts - before.ts) / 1000 if before else 0.0
         found = increment(
@@ -130,10 +135,10 @@ class Recorder:
             contents.append(Content(vital=True, tables=rain, events=events))
         if other:
             contents.append(Content(vital=False, tables=other))
-        if await self._put(contents, cycle.counters):
-            self._counters |= cycle.counters
-        else:
+        if not await self._put(contents, cycle.counters):
             self._events = noted + self._events
+        elif self._counters is not None:
+            self._counters |= cycle.counters
 
     async def report(self, report: Report) -> None:
         """Put what was made of a desired document into the outbox."""
@@ -143,14 +148,30 @@ class Recorder:
         """The clock was set: note it, and put right what this boot has recorded."""
         shown = by_s * self.clock.timeline.rate
         self.note("clock_set", detail=f"{shown:+.1f} s")
-        self._counters = {
-            device: state._replace(ts=state.ts + round(1000 * shown))
-            for device, state in self._counters.items()
-        }
+        if self._counters is not None:
+            self._counters = {
+                device: state._replace(ts=state.ts + round(1000 * shown))
+                for device, state in self._counters.items()
+            }
         if self.trusted:
-            moved = await asyncio.to_thread(self.outbox.rebase, self.stamp.since)
-            log.info("clock set by %+.1f s; %d batches put right", shown, moved)
+            self._rebase = True
+            await self._put_right()
             self._wake()
+
+    async def _put_right(self) -> None:
+        """Put right the times of what this boot has recorded; again when it fails."""
+        try:
+            moved = await asyncio.to_thread(self.outbox.rebase, self.stamp.since)
+        except OutboxError as error:
+            log.warning("times are put right later: %s", error)
+        else:
+            self._rebase = False
+            log.info("the clock was set: %d batches put right", moved)
+
+    def _read_counters(self) -> None:
+        """Learn the last kept readings of the counters, as soon as they can be read."""
+        with suppress(OutboxError):
+            self._counters = self.outbox.counters()
 
     def _note_loss(self) -> None:
         now = self.clock.now()
@@ -166,25 +187,40 @@ class Recorder:
     async def _put(
         self, contents: list[Content], counters: dict[str, CounterState] | None = None
     ) -> bool:
-        """Put something into the outbox; False, and an alarm, when that fails.
+        """Put something into the outbox; False when it has not taken it.
 
-        A controller whose disk is full goes on measuring and dimming; a rain counter
-        that could not be kept is counted again from its last kept state.
+        A controller whose disk is full goes on measuring and dimming; what the disk does
+        not take waits in memory, and an alarm says so.
         """
         try:
-            await asyncio.to_thread(self.outbox.put, contents, self.stamp, counters)
+            kept = await asyncio.to_thread(
+                self.outbox.put, contents, self.stamp, counters
+            )
         except OutboxError as error:
-            if self._failed_at is None:
-                self._failed_at = self.clock.now()
-                log.error("%s", error)  # noqa: TRY400 - the sentence says it all
-            self.alarm = str(error)
+            self._fails(str(error))
             return False
+        if kept:
+            await self._works()
+        else:
+            self._fails(self.outbox.trouble)
+        self._wake()
+        return True
+
+    def _fails(self, reason: str) -> None:
+        if self._failed_at is None:
+            self._failed_at = self.clock.now()
+            log.error("%s", reason)
+        self.alarm = reason
+
+    async def _works(self) -> None:
         if self._failed_at is not None:
             seconds = self.clock.now() - self._failed_at
             self._failed_at, self.alarm = None, ""
-            self.note("outbox_recovered", detail=f"nothing kept for {seconds:.0f} s")
-        self._wake()
-        return True
+            self.note("outbox_recovered", detail=f"not on disk for {seconds:.0f} s")
+        if self._counters is None:
+            await asyncio.to_thread(self._read_counters)
+        if self._rebase:
+            await self._put_right()
 
 
 def _table(kind: str, rows: list[Row]) -> Table:
