@@ -68,7 +68,7 @@ class Link:
         outbox: Outbox,
         status: Callable[[], Status],
         desired: Callable[[Desired], None],
-        drain_per_s: float = 20.0,
+        drain_per_s: float = 50.0,
     ) -> None:
         self._site = site
         self._broker = broker
@@ -278,4 +278,7 @@ def _password(broker: Broker) -> str | None:
 def _tls(broker: Broker) -> ssl.SSLContext | None:
     if broker.tls_ca is None:
         return None
-    return ssl.create_default_context(cafile=broker.tls_ca)
+    try:
+        return ssl.create_default_context(cafile=broker.tls_ca)
+    except OSError as error:  # which does not name the file
+        raise OSError(f"tls_ca {broker.tls_ca}: {error}") from None

@@ -51,10 +51,10 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OutboxLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much the outbox may hold, and how fast a backlog is sent [batches/s]."""
+    """How much the outbox may hold, and how fast a backlog is sent [batches of 96 KiB/s]."""
 
     max_mib: Positive = 256.0
-    drain_per_s: Positive = 20.0
+    drain_per_s: Positive = 50.0
 
 
 class Rs485(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
