@@ -131,6 +131,11 @@ class Outbox:
         return self._file.state.lost + self._dropped
 
     @property
+    def unreported(self) -> int:
+        """Of those, how many `take_lost` has not told."""
+        return self._file.state.lost - self._file.state.told
+
+    @property
     def next_seq(self) -> int:
         """The place in this file that the next batch gets."""
         return self._file.state.next

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +236,10 @@ class OutboxFile:
         A file that is broken, or fails again and again, is opened again.
         """
         self.trouble = f"outbox {self.path}: {error}"
+        if _code(error) == sqlite3.SQLITE_FULL and self._db is not None:
+            # What the log holds goes into the file; then the log's own room serves again.
+            with suppress(sqlite3.Error):
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._errors += _code(error) in _FAILING
         if broken(error) or self._errors >= REOPEN_AFTER:
             self.shut()

@@ -125,7 +125,7 @@ class Recorder:
 
     async def cycle(self, cycle: Cycle) -> None:
         """Put a poll cycle into the outbox: rain and events apart from telemetry."""
-        self._note_loss()
+        await self._note_loss()
         noted, self._events = self._events, []
         rain = tuple(_table(k, r) for k, r in cycle.rows.items() if k == "rain_gauge")
         other = tuple(_table(k, r) for k, r in cycle.rows.items() if k != "rain_gauge")
@@ -173,16 +173,18 @@ class Recorder:
         with suppress(OutboxError):
             self._counters = self.outbox.counters()
 
-    def _note_loss(self) -> None:
+    async def _note_loss(self) -> None:
         now = self.clock.now()
-        if not self._loss_told <= now < self._loss_told + LOSS_EVERY_S:
-            try:
-                lost = self.outbox.take_lost()
-            except OutboxError:
-                return  # the same failure is about to be met, and said, by `put`
-            if lost:
-                self._loss_told = now
-                self.note("outbox_full", detail=f"{lost} batches dropped")
+        if self._loss_told <= now < self._loss_told + LOSS_EVERY_S:
+            return
+        if not self.outbox.unreported:
+            return
+        try:
+            lost = await asyncio.to_thread(self.outbox.take_lost)
+        except OutboxError:
+            return  # the same failure is about to be met, and said, by `put`
+        self._loss_told = now
+        self.note("outbox_full", detail=f"{lost} batches dropped")
 
     async def _put(
         self, contents: list[Content], counters: dict[str, CounterState] | None = None
