@@ -294,7 +294,7 @@ async def _backlog(site: SiteFile, folder: Path) -> dict[str, float]:
         site.outbox.drain_per_s,
     )  # fmt: skip
     running = asyncio.create_task(link.run())
-    while not link.connected:  # noqa: ASYNC110 - the link tells nobody
+    while not link.connected:  # noqa: ASYNC110 - the link has no event for it
         await asyncio.sleep(0.01)
     began, fresh = time.perf_counter(), 0
     cpu = time.process_time()

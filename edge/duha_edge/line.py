@@ -4,22 +4,21 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from duha_contract.clock import Clock
 from duha_contract.quantities import BY_NAME
 from duha_edge.bus import Bus
 from duha_edge.errors import BusError, NotAllowed, Refused
 from duha_edge.executor import Executor, together
+from duha_edge.parts import side_by_side
 from duha_edge.points import Block, decode, register_write
 from duha_edge.profiles import Point
 from duha_edge.pulse import Pulse
 from duha_edge.recorder import Cycle, Recorder, Values
 from duha_edge.turns import Urgency
 from duha_edge.units import LEVEL, Device, LinePlan, Readers, Unit, units_of
-from duha_runtime.waiting import ended
 
 log = logging.getLogger(__name__)
 
@@ -124,14 +123,15 @@ class Line:
 
     async def run(self) -> None:
         """Serve the line until cancelled; an error in any part of it ends all of it."""
-        parts = {"bus": self.bus.run(), "poll": self._poll()}
+        name = self._name
+        parts = {f"bus {name}": self.bus.run(), f"poll {name}": self._poll()}
         if self._gauges:
-            parts["rain"] = self._watch_rain()
+            parts[f"rain {name}"] = self._watch_rain()
         try:
-            await _side_by_side(self._name, parts)
+            await side_by_side(parts)
         finally:
-            for name in (self._name, f"rain on {self._name}"):
-                self._pulse.forget(name)
+            self._pulse.forget(name)
+            self._pulse.forget(f"rain on {name}")
 
     async def _poll(self) -> None:
         """Read every device at a fixed rate; a late cycle skips, never piles."""
@@ -348,28 +348,6 @@ class Line:
                     log.debug("%s", error)
             for device, point in zip(mine, points, strict=True):
                 self._executor.saw(device.id, decode(point, words))
-
-
-async def _side_by_side(
-    line: str, parts: Mapping[str, Coroutine[Any, Any, None]]
-) -> None:
-    """Run parts until one of them ends, then end the others; raise what ended it.
-
-    A task group would cancel each of the others once; a library that swallows a
-    cancellation makes a second one necessary (`ended`).
-    """
-    tasks = [
-        asyncio.create_task(part, name=f"{name} {line}") for name, part in parts.items()
-    ]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        while not all(task.done() for task in tasks):
-            # Whoever ends this line may cancel it again meanwhile; its parts come first.
-            with suppress(asyncio.CancelledError):
-                await ended(tasks)
 
 
 def _counts_rain(unit: Unit) -> bool:

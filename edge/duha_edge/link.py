@@ -16,6 +16,7 @@ from duha_contract.topics import build
 from duha_edge.drain import Drain, Window, patience_s
 from duha_edge.errors import OutboxError
 from duha_edge.outbox import Name, Outbox, Stored
+from duha_edge.parts import side_by_side
 from duha_edge.site import Broker, Site
 from duha_runtime.supervision import describe
 from duha_runtime.waiting import heard
@@ -141,10 +142,13 @@ class Link:
         try:
             # Whichever breaks first ends the others: a publish that hangs on a dead
             # connection must not delay the next one.
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(client), name="link listen")
-                group.create_task(self._send(client), name="link send")
-                group.create_task(self._tell(client), name="link status")
+            await side_by_side(
+                {
+                    "link listen": self._listen(client),
+                    "link send": self._send(client),
+                    "link status": self._tell(client),
+                }
+            )
         except asyncio.CancelledError:
             await self._say_goodbye(client)
             raise

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 HELD_BYTES = 8 * 2**20
 """What may wait in memory while the disk takes nothing."""
+FLUSH_BYTES = 2**20
+"""What of it goes to disk at once."""
 SETTLE_S = 0.5
 SETTLE_MANY = 64
 """Acknowledged batches are deleted with what is written next, or after so long [s], or
@@ -86,7 +88,7 @@ class Outbox:
     Raises
     ------
     ConfigError
-        Another agent has the folder, or there is none.
+        Another agent has the folder.
     """
 
     def __init__(
@@ -196,31 +198,53 @@ class Outbox:
 
     def _flush(self) -> bool:
         """Put on disk what is held, and all else that waits for that; the lock is ours."""
+        while True:
+            some = self._first()
+            try:
+                names = self._write(some)
+            except OutboxError:
+                return False
+            self._forgotten(names)
+            for piece in some:
+                self._held.popleft()
+                self._held_bytes -= len(piece.payload)
+            self._dropped = 0
+            if not self._held:
+                self._counters = {}
+                self._file.trouble = ""
+                return True
+
+    def _first(self) -> list[Piece]:
+        """What goes into one transaction: a disk with little room takes little."""
+        some: list[Piece] = []
+        size = 0
+        for piece in self._held:
+            size += len(piece.payload)
+            if some and size > FLUSH_BYTES:
+                break
+            some.append(piece)
+        return some
+
+    def _write(self, some: list[Piece]) -> set[Name]:
+        """One transaction; the counters go with the last of what they have counted."""
         file = self._file
-        try:
-            with file.transaction() as db:
-                names = self._forget(db)
-                for piece in self._held:
-                    rows.insert(db, piece, file.state.id, file.state.next)
-                    if piece.newest and piece.stamp.clock == "trusted":
-                        file.state.newest = piece.newest
-                    file.state.next += 1
-                    file.state.count += 1
-                db.executemany(
-                    "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
-                    [(name, *state) for name, state in self._counters.items()],
-                )
-                file.state.lost += self._dropped
-                self._make_room(db)
-                file.keep(db, "next", "lost", "newest")
-        except OutboxError:
-            return False
-        self._forgotten(names)
-        self._held.clear()
-        self._held_bytes = self._dropped = 0
-        self._counters = {}
-        file.trouble = ""
-        return True
+        counters = self._counters if len(some) == len(self._held) else {}
+        with file.transaction() as db:
+            names = self._forget(db)
+            for piece in some:
+                rows.insert(db, piece, file.state.id, file.state.next)
+                if piece.newest and piece.stamp.clock == "trusted":
+                    file.state.newest = piece.newest
+                file.state.next += 1
+                file.state.count += 1
+            db.executemany(
+                "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
+                [(name, *state) for name, state in counters.items()],
+            )
+            file.state.lost += self._dropped
+            self._make_room(db)
+            file.keep(db, "next", "lost", "newest")
+        return names
 
     def _make_room(self, db: Connection) -> None:
         """Drop the oldest batches, telemetry first, while the file is over its cap."""

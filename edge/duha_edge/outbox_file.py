@@ -72,18 +72,16 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._file = -1
         try:
             self._file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise ConfigError(f"folder {folder} cannot be used: {error}") from None
-        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            if isinstance(error, BlockingIOError):
-                problem = f"another agent runs on folder {folder}: stop it first"
-                raise ConfigError(problem) from None
-            raise ConfigError(f"folder {folder} cannot be locked: {error}") from None
+        except BlockingIOError:
+            self.release()
+            problem = f"another agent runs on folder {folder}: stop it first"
+            raise ConfigError(problem) from None
+        except OSError as error:  # a file system without locks: lights go first
+            log.warning("folder %s cannot be locked: %s", folder, error)
 
     def release(self) -> None:
         """Let another agent have the folder."""

@@ -23,7 +23,7 @@ class Turns:
         self._taken = False
 
     async def take(self, urgency: Urgency) -> None:
-        """Wait for a turn; whoever has taken it gives it back."""
+        """Wait for a turn; `give` passes it on."""
         if not self._taken:
             self._taken = True
             return

@@ -1,4 +1,4 @@
-"""An agent on a disk that is really full: a small tmpfs, filled by somebody else."""
+"""An agent on a disk that is really full: a small tmpfs, filled by another program."""
 
 import asyncio
 import contextlib
