@@ -14,7 +14,7 @@ from duha_contract.errors import MessageError
 from duha_contract.messages import Ack, Desired, Status, decode, encode
 from duha_contract.topics import build
 from duha_edge.drain import Drain, Window, patience_s
-from duha_edge.errors import OutboxError
+from duha_edge.errors import EdgeError, OutboxError
 from duha_edge.outbox import Name, Outbox, Stored
 from duha_edge.parts import side_by_side
 from duha_edge.site import Broker, Site
@@ -105,7 +105,7 @@ class Link:
                 async with self._client() as client:
                     pause = 0.5
                     await self._converse(client)
-            except* (aiomqtt.MqttError, OSError, OutboxError, ValueError) as group:
+            except* (aiomqtt.MqttError, OSError, EdgeError, ValueError) as group:
                 log.warning("link: %s; again in %.1f s", describe(group), pause)
             finally:
                 self.connected = False
