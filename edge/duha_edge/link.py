@@ -14,7 +14,7 @@ from duha_contract.errors import MessageError
 from duha_contract.messages import Ack, Desired, Status, decode, encode
 from duha_contract.topics import build
 from duha_edge.drain import Drain, Window, patience_s
-from duha_edge.errors import EdgeError, OutboxError
+from duha_edge.errors import OutboxError
 from duha_edge.outbox import Name, Outbox, Stored
 from duha_edge.parts import side_by_side
 from duha_edge.site import Broker, Site
@@ -96,16 +96,15 @@ class Link:
         """Stay connected until cancelled.
 
         What a network, a broker or the outbox may do wrong ends a connection, and another
-        is made; an error that is not foreseen is left to the supervisor of the agent.
+        is made; any other error is left to the supervisor of the agent.
         """
         pause = 0.5
         while True:
             try:
-                # A password or certificate may be missing now, and be there later.
                 async with self._client() as client:
                     pause = 0.5
                     await self._converse(client)
-            except* (aiomqtt.MqttError, OSError, EdgeError, ValueError) as group:
+            except* (aiomqtt.MqttError, OSError, OutboxError) as group:
                 log.warning("link: %s; again in %.1f s", describe(group), pause)
             finally:
                 self.connected = False
@@ -282,7 +281,4 @@ def _password(broker: Broker) -> str | None:
 def _tls(broker: Broker) -> ssl.SSLContext | None:
     if broker.tls_ca is None:
         return None
-    try:
-        return ssl.create_default_context(cafile=broker.tls_ca)
-    except OSError as error:  # which does not name the file
-        raise OSError(f"tls_ca {broker.tls_ca}: {error}") from None
+    return ssl.create_default_context(cafile=broker.tls_ca)

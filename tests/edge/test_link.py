@@ -36,10 +36,10 @@ def cycle(n, count=25):
 
 
 @contextlib.asynccontextmanager
-async def linked(tmp_path, port, desired=lambda _: None, broker=None):
+async def linked(tmp_path, port, desired=lambda _: None):
     outbox = Outbox(tmp_path / "outbox.db")
     status = Status(v=1, online=True)
-    link = Link(SITE, broker or Broker(port=port), outbox, lambda: status, desired)
+    link = Link(SITE, Broker(port=port), outbox, lambda: status, desired)
     running = asyncio.create_task(link.run())
     try:
         yield link, outbox
@@ -98,17 +98,6 @@ async def until(so, seconds=20.0):
     async with asyncio.timeout(seconds):
         while not so():
             await asyncio.sleep(0.02)
-
-
-async def test_a_missing_password_or_certificate_is_waited_for(tmp_path, caplog):
-    for broker in (
-        Broker(port=1, password_file=str(tmp_path / "none")),
-        Broker(port=1, tls_ca=str(tmp_path / "none.pem")),
-    ):
-        async with linked(tmp_path, 1, broker=broker) as (link, _):
-            await until(lambda: "none" in caplog.text)
-            assert not link.connected
-        caplog.clear()
 
 
 @pytest.mark.system
