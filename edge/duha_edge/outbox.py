@@ -241,14 +241,17 @@ class Outbox:
                 "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
                 [(name, *state) for name, state in counters.items()],
             )
+            lost = file.state.lost
             file.state.lost += self._dropped
             self._make_room(db)
-            file.keep(db, "next", "lost", "newest")
+            file.keep(db, "next", "newest")
+            if file.state.lost != lost:
+                file.keep(db, "lost")
         return names
 
     def _make_room(self, db: Connection) -> None:
         """Drop the oldest batches, telemetry first, while the file is over its cap."""
-        while rows.used_bytes(db) > self._max_bytes:
+        while rows.used_pages(db) * rows.PAGE_BYTES > self._max_bytes:
             gone = rows.drop_oldest(db)
             if not gone:
                 return

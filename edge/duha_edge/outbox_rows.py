@@ -19,6 +19,8 @@ MERGED_BYTES = 96 * 1024
 """Batches that wait are merged up to this size; the wire takes 128 KiB."""
 SAME_SINCE_MS = 100
 """Beginnings of a boot that differ by so little, by a clock that is slewed, are one."""
+PAGE_BYTES = 4096
+"""A page of the file: SQLite's own since 3.12."""
 REBASE_AT_ONCE = 200
 MOVED_MS = 2000
 """A batch whose boot began by more than this at another time has wrong times."""
@@ -134,12 +136,11 @@ def drop_oldest(db: sqlite3.Connection) -> int:
     return 1
 
 
-def used_bytes(db: sqlite3.Connection) -> int:
-    """Bytes of the file that hold something; the rest is used again."""
-    (page,) = db.execute("PRAGMA page_size").fetchone()
+def used_pages(db: sqlite3.Connection) -> int:
+    """Pages of the file that hold something; the rest is used again."""
     (pages,) = db.execute("PRAGMA page_count").fetchone()
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
-    return int((pages - free) * page)
+    return int(pages - free)
 
 
 def redate(db: sqlite3.Connection, boot: str, since: int) -> int:
