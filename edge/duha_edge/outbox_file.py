@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +160,7 @@ class OutboxFile:
             Nothing was written.
         """
         with self.reading() as db:
-            before = copy(self.state)
+            before = State(*vars(self.state).values())
             try:
                 with db:
                     db.execute("BEGIN IMMEDIATE")
