@@ -109,8 +109,9 @@ def outbox(folder: Path) -> dict[str, float]:
         ours.put(content)
         return 60
 
-    speed = rate(put)
+    put()
     payload = ours.due((), 0, 1)[0].payload
+    speed = rate(put)
     ours.close()
     bare = sqlite3.connect(folder / "bare.db", isolation_level=None)
     bare.executescript(

@@ -4,6 +4,7 @@ Prints what it does, then one JSON object as its last line.
 """
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import random
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -21,16 +23,18 @@ from pathlib import Path
 import aiomqtt
 from pymodbus.client import AsyncModbusTcpClient
 
-from benchmarks.__main__ import _cpu_s, _rss_mib, close, line, outbox, show
+from benchmarks.__main__ import NOW, _cpu_s, _rss_mib, close, line, outbox, show, table
 from duha_contract.clock import Clock
-from duha_contract.messages import Ack, Batch, decode, encode
+from duha_contract.messages import Ack, Batch, Status, decode, encode
 from duha_edge import profiles
 from duha_edge.agent import Agent
 from duha_edge.bus import Bus
 from duha_edge.errors import BusError
+from duha_edge.link import Link
+from duha_edge.outbox import Content, Outbox
 from duha_edge.points import Block
 from duha_edge.profiles import TableName
-from duha_edge.site import BusConfig, parse
+from duha_edge.site import BusConfig, SiteFile, parse
 from duha_edge.technician import serving
 from duha_sim.demo import _parser as demo_parser
 from duha_sim.devices import ProfileUnit
@@ -45,7 +49,12 @@ TARGETS: dict[str, tuple[str, float]] = {
     "misattributed": ("<=", 0),
     "agent_rss_mib": ("<=", 60),
     "agent_cpu_percent": ("<=", 5),
+    "backlog_readings_per_s": (">=", 10_000),
+    "backlog_warnings": ("<=", 0),
 }
+BACKLOG_CYCLES, BACKLOG_UNITS = 4000, 25
+FRESH_MANY = 10
+"""Of the fresh cycles, so many may wait for their acknowledgement at any time."""
 
 
 class Told:
@@ -221,6 +230,92 @@ def _backend(port: int, batches: "Synchronized[int]") -> None:
     asyncio.run(serve())
 
 
+@contextmanager
+def broker_and_backend() -> Iterator[tuple[int, "Synchronized[int]"]]:
+    """A real broker and who acknowledges; the port, and the batches so far."""
+    context = multiprocessing.get_context("spawn")
+    batches = context.Value("i", 0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    mosquitto = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if mosquitto is None:
+        sys.exit("mosquitto is not installed: see `make tools`")
+    broker = subprocess.Popen([mosquitto, "-p", str(port)], stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    backend = context.Process(target=_backend, args=(port, batches))
+    backend.start()
+    try:
+        yield port, batches
+    finally:
+        backend.terminate()
+        backend.join(10)
+        broker.terminate()
+        broker.wait(10)
+
+
+def backlog(folder: Path) -> dict[str, float]:
+    """Readings a second that leave an outbox full of cycles of 25 readings.
+
+    Cycles go on meanwhile, each a transaction of its own; a backlog of them is sent over
+    a real broker and acknowledged batch by batch, to an empty outbox.
+    """
+    folder.mkdir()
+    warnings = _Warnings()
+    logging.getLogger().addHandler(warnings)
+    with broker_and_backend() as (port, batches):
+        site = parse(SITE.format(folder=folder, broker=port, port=1) + LAMP.format(n=1))
+        figures = asyncio.run(_backlog(site, folder))
+        figures |= {"backlog_batches": batches.value}
+    logging.getLogger().removeHandler(warnings)
+    return figures | {"backlog_warnings": warnings.count}
+
+
+class _Warnings(logging.Handler):
+    """Counts what a library or the link complains of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+        print(record.getMessage(), flush=True)
+
+
+async def _backlog(site: SiteFile, folder: Path) -> dict[str, float]:
+    waiting = Outbox(folder / "outbox.db")
+    for n in range(BACKLOG_CYCLES):
+        content = Content(vital=False, tables=(table(BACKLOG_UNITS, NOW + 1000 * n),))
+        await asyncio.to_thread(waiting.put, [content])
+    status = Status(v=1, online=True)
+    link = Link(
+        site.site, site.broker, waiting, lambda: status, lambda _: None,
+        site.outbox.drain_per_s,
+    )  # fmt: skip
+    running = asyncio.create_task(link.run())
+    while not link.connected:  # noqa: ASYNC110 - the link has no event for it
+        await asyncio.sleep(0.01)
+    began, fresh = time.perf_counter(), 0
+    cpu = time.process_time()
+    while len(waiting) > FRESH_MANY and time.perf_counter() - began < 120:
+        if fresh < 5 * (time.perf_counter() - began):
+            content = Content(vital=False, tables=(table(BACKLOG_UNITS, NOW + fresh),))
+            await asyncio.to_thread(waiting.put, [content])
+            link.wake()
+            fresh += 1
+        await asyncio.sleep(0.01)
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    readings = (BACKLOG_CYCLES + fresh - len(waiting)) * BACKLOG_UNITS
+    waiting.close()
+    return {
+        "backlog_readings_per_s": readings / took,
+        "backlog_cpu_s_per_1000": 1000 * cpu / readings,
+    }
+
+
 def tcp(folder: Path) -> dict[str, float]:
     """Requests a second of the agent over those of a bare library loop.
 
@@ -229,34 +324,18 @@ def tcp(folder: Path) -> dict[str, float]:
     """
     context = multiprocessing.get_context("spawn")
     queue: Queue[int] = context.Queue()
-    batches = context.Value("i", 0)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        broker = int(probe.getsockname()[1])
-    mosquitto = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-    if mosquitto is None:
-        sys.exit("mosquitto is not installed: see `make tools`")
-    broker_process = subprocess.Popen(
-        [mosquitto, "-p", str(broker)], stderr=subprocess.DEVNULL
-    )
-    others = [
-        context.Process(target=_devices, args=(queue,)),
-        context.Process(target=_backend, args=(broker, batches)),
-    ]
-    time.sleep(0.5)
-    for process in others:
-        process.start()
+    devices = context.Process(target=_devices, args=(queue,))
+    devices.start()
     try:
-        text = SITE.format(folder=folder, broker=broker, port=queue.get(timeout=20))
-        text += "".join(LAMP.format(n=n) for n in range(1, UNITS + 1))
-        ratio = asyncio.run(_tcp(text))
-        return {"tcp_rate_ratio": ratio, "tcp_batches_acknowledged": batches.value}
+        with broker_and_backend() as (broker, batches):
+            text = SITE.format(
+                folder=folder, broker=broker, port=queue.get(timeout=20)
+            ) + "".join(LAMP.format(n=n) for n in range(1, UNITS + 1))
+            ratio = asyncio.run(_tcp(text))
+            return {"tcp_rate_ratio": ratio, "tcp_batches_acknowledged": batches.value}
     finally:
-        for process in others:
-            process.terminate()
-            process.join(10)
-        broker_process.terminate()
-        broker_process.wait(10)
+        devices.terminate()
+        devices.join(10)
 
 
 async def _tcp(text: str) -> float:
@@ -307,6 +386,7 @@ def main() -> int:
         town.mkdir()
         keep(city(town))
         keep(tcp(folder / "tcp"))
+        keep(backlog(folder / "backlog"))
     return close(found, TARGETS)
 
 

@@ -156,6 +156,8 @@ class Agent:
             yield "the clock is not set"
         yield from self.control.alarms
         yield from self.documents.alarms
+        for line in self.lines.values():
+            yield from line.alarms
         for part in self.pulse.stuck():
             yield f"{part} is stuck"
         for failure in self.parts.failing:

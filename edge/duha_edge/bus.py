@@ -1,4 +1,4 @@
-"""One line of Modbus devices. The only module that knows pymodbus.
+"""One line of Modbus devices. With `ports` the only module that knows pymodbus.
 
 One request is in flight at a time; commands go before read-backs before polls.
 Serial Modbus has no transaction number, so an answer that comes after its timeout
@@ -11,11 +11,7 @@ does not slow its whole line.
 """
 
 import asyncio
-import enum
-import heapq
-import itertools
 import logging
-import ssl
 import struct
 import termios
 import time
@@ -24,8 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymodbus import FramerType, ModbusException
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus import ModbusException
 from pymodbus.pdu import ModbusPDU
 from pymodbus.pdu.bit_message import ReadCoilsRequest, ReadDiscreteInputsRequest
 from pymodbus.pdu.register_message import (
@@ -34,20 +29,28 @@ from pymodbus.pdu.register_message import (
     WriteMultipleRegistersRequest,
     WriteSingleRegisterRequest,
 )
-from pymodbus.transport import CommParams, CommType
 from serial.rs485 import RS485Settings
 
-from duha_edge.errors import BusError, ConfigError, NoAnswer, Refused, WrongAnswer
+from duha_edge.errors import BusError, NoAnswer, Refused, WrongAnswer
 from duha_edge.pace import Pace
 from duha_edge.points import MAX_WORDS, Block, worth_reading
+from duha_edge.ports import client
 from duha_edge.profiles import BITS
 from duha_edge.site import BusConfig, Rs485
+from duha_edge.turns import Turns, Urgency
 
+log = logging.getLogger(__name__)
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # our own errors say more
 
 SILENT_AFTER = 3
 PROBE_EVERY_S = 20.0
 RECONNECT_EVERY_S = 1.0
+LISTEN_OUT_TIMES = 10
+"""A line that is not silent for one timeout within so many of them babbles."""
+LISTEN_OUT_S = 10.0
+"""The longest wait for silence [s], whatever the timeout, unless two timeouts are more."""
+MOST_BYTES = 16_384
+"""Bytes between two requests that no device on a line that works can send."""
 USUAL_TURNAROUND_S = 0.01
 _FUNCTION = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 _QUESTION: dict[str, type[ModbusPDU]] = {
@@ -56,14 +59,6 @@ _QUESTION: dict[str, type[ModbusPDU]] = {
     "holding": ReadHoldingRegistersRequest,
     "input": ReadInputRegistersRequest,
 }
-
-
-class Urgency(enum.IntEnum):
-    """What goes first on the line."""
-
-    COMMAND = 0
-    VERIFY = 1
-    POLL = 2
 
 
 @dataclass
@@ -79,54 +74,36 @@ class _Health:
     lost: set[int] = field(default_factory=set)
 
 
-class _Turns:
-    """Lets one at a time on the line, the most urgent first."""
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._taken = False
-
-    async def take(self, urgency: Urgency) -> None:
-        """Wait for a turn; whoever has taken it gives it back."""
-        if not self._taken:
-            self._taken = True
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (urgency, next(self._numbers), turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give()  # it was ours already
-            raise
-
-    def give(self) -> None:
-        """Pass the turn on."""
-        while self._waiting:
-            *_, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._taken = False
-
-
 class Bus:
-    """One line; `run` serves it until cancelled."""
+    """One line; `run` serves it until cancelled.
+
+    Attributes
+    ----------
+    babbled : int
+        How often the port was closed because bytes came without a pause.
+    trouble : str
+        What is wrong with the line as a whole now; empty when it works.
+    """
 
     def __init__(
         self, config: BusConfig, monotonic: Callable[[], float] = time.monotonic
     ):
         self.config = config
         self._monotonic = monotonic
-        self._turns = _Turns()
+        self._turns = Turns()
         self._health: dict[int, _Health] = {}
         self._listening_out = False
         self._head: bytes | None = None
         self._heard = 0.0
+        self._bytes = 0
+        self._unanswered = 0
+        self.babbled = 0
+        self.trouble = ""
         self._tried = -RECONNECT_EVERY_S
         self._pace = _pace(config)
-        self._client = _client(config, self._on_bytes)
+        self._client = client(config, self._on_bytes)
+        self._library_takes = self._client.ctx.data_received
+        self._client.ctx.data_received = self._received  # type: ignore[method-assign]
 
     @property
     def silent_units(self) -> int:
@@ -164,13 +141,13 @@ class Bus:
             found = await self._read(unit, block)
             size = block.length / 16 if block.table in BITS else block.length
             self._pace.saw(size, self._monotonic() - asked)
-        except (ModbusException, OSError, BusError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a device makes of an answer
             if not isinstance(error, Refused) and self.config.serial:
                 health.lost.add(block.length)
             raise await self._failed(health, unit, error) from None
         finally:
             self._turns.give()
-        health.misses = 0
+        self._works(health)
         return found
 
     async def write(
@@ -189,15 +166,12 @@ class Bus:
             await self._connect(unit)
             answer = await self._ask(_write(unit, address, word, function))
             self._check(answer, unit, function)
-            # An answer repeats the register (6), or says how many it was (16).
-            said = answer.registers if function == 6 else [answer.count]
-            if answer.address != address or said != [word if function == 6 else 1]:
-                raise WrongAnswer(f"{self._named(unit)}: another write was confirmed")
-        except (ModbusException, OSError, BusError) as error:
+            self._check_write(answer, unit, address, word)
+        except Exception as error:  # noqa: BLE001 - whatever a device makes of an answer
             raise await self._failed(health, unit, error) from None
         finally:
             self._turns.give()
-        health.misses = 0
+        self._works(health)
 
     async def _broadcast(self, address: int, word: int, function: int) -> None:
         """Write to every unit of a serial line, and give them time to obey."""
@@ -206,7 +180,9 @@ class Bus:
             await self._connect(0)
             await self._ask(_write(0, address, word, function), silent=True)
             await asyncio.sleep(self.config.broadcast_s)
-        except (ModbusException, OSError) as error:
+        except BusError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as with `read`
             raise NoAnswer(f"{self._named(0)}: not sent: {error}") from None
         finally:
             self._turns.give()
@@ -232,6 +208,7 @@ class Bus:
         line = self._client.ctx
         loop = asyncio.get_running_loop()
         line.recv_buffer = b""
+        self._bytes = 0
         line.request_dev_id, line.request_transaction_id = unit, number
         answer = line.response_future = loop.create_future()
         if line.transport is None:
@@ -269,7 +246,7 @@ class Bus:
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            self._client.close()
+            self._close()
 
     def _may_ask(self, unit: int) -> _Health:
         """The health of a unit; raises NoAnswer while a silent one is left alone."""
@@ -317,29 +294,76 @@ class Bus:
             await self._read(unit, block._replace(length=length))
         health.lost.clear()
 
+    def _works(self, health: _Health) -> None:
+        """A unit has answered, so its line works."""
+        health.misses = self._unanswered = 0
+        self.trouble = ""
+
     async def _failed(self, health: _Health, unit: int, error: Exception) -> BusError:
         """Take note of a failure and calm the line; returns what to raise."""
         if isinstance(error, Refused):
-            health.misses = 0
+            health.misses = self._unanswered = 0
             return error  # a refusal is an answer, and in time
         health.misses += 1
         if health.misses >= SILENT_AFTER:
             health.ask_again = self._monotonic() + PROBE_EVERY_S
-        await self._listen_out()
+        if self.config.serial:
+            await self._listen_out()
+        else:
+            self._hang_up()
         if isinstance(error, BusError):
             return error
-        return NoAnswer(f"{self._named(unit)}: no answer in {self.config.timeout_s} s")
+        if isinstance(error, ModbusException | OSError):
+            return NoAnswer(
+                f"{self._named(unit)}: no answer in {self.config.timeout_s} s"
+            )
+        return WrongAnswer(f"{self._named(unit)}: {type(error).__name__}: {error}")
+
+    def _hang_up(self) -> None:
+        """Give up a connection on which nothing is answered any more.
+
+        A host that has restarted, or hangs, does not close its connections: on a new one
+        it may answer.
+        """
+        self._unanswered += 1
+        if self._unanswered >= SILENT_AFTER:
+            self._unanswered = 0
+            self._close()
 
     async def _listen_out(self) -> None:
-        """Let late bytes pass: a serial line cannot say whose they are."""
-        if not self.config.serial:
-            return
-        self._listening_out = True
+        """Let late bytes pass: a serial line cannot say whose they are.
+
+        A line on which it never becomes silent is closed, and opened again for the next
+        request: the turn is held for a bounded time.
+        """
         quiet = self.config.timeout_s
-        self._heard = self._monotonic()
-        while (rest := self._heard + quiet - self._monotonic()) > 0:  # noqa: ASYNC110 - it is the silence that is awaited
-            await asyncio.sleep(rest)
-        self._listening_out = False
+        self._heard = began = self._monotonic()
+        patience = max(2 * quiet, min(LISTEN_OUT_TIMES * quiet, LISTEN_OUT_S))
+        self._listening_out = True
+        try:
+            while (rest := self._heard + quiet - self._monotonic()) > 0:
+                if self._monotonic() - began >= patience:
+                    self._babbles(f"no silence within {patience:g} s")
+                    return
+                await asyncio.sleep(rest)
+        finally:
+            self._listening_out = False
+
+    def _babbles(self, detail: str) -> None:
+        """Close a port on which bytes come without a pause; the next request opens it."""
+        self.babbled += 1
+        if not self.trouble:
+            log.error("bus %s: line babbles: %s", self.config.name, detail)
+        self.trouble = f"line {self.config.name} babbles: {detail}"
+        self._close()
+
+    def _received(self, data: bytes) -> None:
+        """Pass on what the transport has received; a flood ends the connection."""
+        self._bytes += len(data)
+        if self._bytes <= MOST_BYTES:
+            self._library_takes(data)
+        elif self._client.connected:
+            self._babbles(f"{self._bytes} bytes at once")
 
     def _on_bytes(self, sending: bool, data: bytes) -> bytes:
         """Take what arrives before the library sees it.
@@ -371,6 +395,24 @@ class Bus:
                 f"function {answer.function_code} came instead of function {function}"
             )
 
+    def _check_write(self, answer: Any, unit: int, address: int, word: int) -> None:
+        """Raise unless the answer confirms this write.
+
+        It repeats the register (function 6), or says how many they were (16).
+        """
+        said, wanted = (
+            ([answer.count], [1])
+            if answer.function_code == 16
+            else (answer.registers, [word])
+        )
+        if answer.address != address or said != wanted:
+            raise WrongAnswer(f"{self._named(unit)}: another write was confirmed")
+
+    def _close(self) -> None:
+        """Close the port; the library does not close twice what was opened meanwhile."""
+        self._client.ctx.is_closing = False
+        self._client.close()
+
     async def _connect(self, unit: int) -> None:
         if self.config.pause_s:
             await asyncio.sleep(self.config.pause_s)
@@ -385,8 +427,12 @@ class Bus:
             if connected and self.config.rs485:
                 self._switch_by_rts(self.config.rs485)
         except (OSError, ValueError, ModbusException, termios.error) as error:
-            self._client.close()
+            self._close()
             raise NoAnswer(f"{self._named(unit)}: {self._where()}: {error}") from None
+        transport = self._client.ctx.transport
+        if connected and transport.is_closing():  # closed while it was being opened
+            self._close()
+            connected = False
         if not connected:
             raise NoAnswer(f"{self._named(unit)}: cannot open {self._where()}")
 
@@ -429,59 +475,3 @@ def _pace(config: BusConfig) -> Pace:
     bits = round(config.character_s * config.baud)
     gap = worth_reading(config.baud, USUAL_TURNAROUND_S, bits)
     return Pace(2 * config.character_s, gap)
-
-
-def _client(
-    config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
-) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
-    if config.type == "rtu":
-        return AsyncModbusSerialClient(
-            str(config.port),
-            framer=FramerType.RTU,
-            baudrate=config.baud,
-            bytesize=int(config.format[0]),
-            parity=config.format[1],
-            stopbits=int(config.format[2]),
-            timeout=config.timeout_s,
-            retries=0,
-            reconnect_delay=0,
-            trace_packet=on_bytes,
-        )
-    if config.type == "tls":
-        return _TlsClient(config, on_bytes)
-    return AsyncModbusTcpClient(
-        config.host,
-        port=int(config.port),
-        framer=FramerType.RTU if config.serial else FramerType.SOCKET,
-        timeout=config.timeout_s,
-        retries=0,
-        reconnect_delay=0,
-        trace_packet=on_bytes,
-    )
-
-
-class _TlsClient(AsyncModbusTcpClient):
-    """Modbus/TCP Security: the frames of Modbus TCP within TLS.
-
-    The library's own TLS client leaves the header with transaction and unit away, which
-    no device does.
-    """
-
-    def __init__(
-        self, config: BusConfig, on_bytes: Callable[[bool, bytes], bytes]
-    ) -> None:
-        try:
-            context = ssl.create_default_context(cafile=config.ca)
-            if config.certificate:
-                context.load_cert_chain(config.certificate, config.key)
-        except OSError as error:  # a missing file, or one that is no certificate
-            raise ConfigError(f"bus {config.name}: certificates: {error}") from None
-        self.comm_params = CommParams(
-            comm_type=CommType.TLS,
-            host=config.host,
-            port=int(config.port),
-            sslctx=context,
-            reconnect_delay=0,
-            timeout_connect=config.timeout_s,
-        )
-        super().__init__("", framer=FramerType.SOCKET, retries=0, trace_packet=on_bytes)

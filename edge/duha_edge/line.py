@@ -8,15 +8,17 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from duha_contract.clock import Clock
-from duha_edge.bus import Bus, Urgency
-from duha_edge.errors import BusError, Refused
+from duha_contract.quantities import BY_NAME
+from duha_edge.bus import Bus
+from duha_edge.errors import BusError, NotAllowed, Refused
 from duha_edge.executor import Executor, together
+from duha_edge.parts import side_by_side
 from duha_edge.points import Block, decode, register_write
 from duha_edge.profiles import Point
 from duha_edge.pulse import Pulse
 from duha_edge.recorder import Cycle, Recorder, Values
+from duha_edge.turns import Urgency
 from duha_edge.units import LEVEL, Device, LinePlan, Readers, Unit, units_of
-from duha_runtime.waiting import ended
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class _Image:
                 if any(
                     point.table == block.table
                     and 0 <= point.address - block.address < block.length
-                    for point, _ in readers
+                    for point, *_ in readers
                 )
             ),
             default=0,
@@ -109,33 +111,43 @@ class Line:
         self._gauges = [unit for unit in units if _counts_rain(unit)]
         self._units = [unit for unit in units if unit not in self._gauges]
         self._counts: dict[str, float | None] = {}
+        self._failed: dict[str, str] = {}
+        self._refusals: dict[str, str] = {}
         self._devices = {device.id: device for device in plan.devices}
         self._name = plan.bus.name
 
+    @property
+    def alarms(self) -> list[str]:
+        """What is wrong with the line as a whole now, in sentences."""
+        return [self.bus.trouble] if self.bus.trouble else []
+
     async def run(self) -> None:
-        """Read every device at a fixed rate; a late cycle skips, never piles."""
-        beside = [asyncio.create_task(self.bus.run(), name=f"bus {self._name}")]
+        """Serve the line until cancelled; an error in any part of it ends all of it."""
+        name = self._name
+        parts = {f"bus {name}": self.bus.run(), f"poll {name}": self._poll()}
         if self._gauges:
-            watching = self._watch_rain()
-            beside.append(asyncio.create_task(watching, name=f"rain {self._name}"))
+            parts[f"rain {name}"] = self._watch_rain()
+        try:
+            await side_by_side(parts)
+        finally:
+            self._pulse.forget(name)
+            self._pulse.forget(f"rain on {name}")
+
+    async def _poll(self) -> None:
+        """Read every device at a fixed rate; a late cycle skips, never piles."""
         period = self._clock.real_seconds(self.plan.period_s)
         due = time.monotonic()
-        try:
-            while True:
-                await self.cycle()
-                due += period
-                late = time.monotonic() - due
-                if late > 0:
-                    skipped = int(late // period) + 1
-                    self.missed_cycles += skipped
-                    due += skipped * period
-                rest = max(0.0, due - time.monotonic())
-                self._pulse.beat(self._name, rest + SLOWEST_S)
-                await asyncio.sleep(rest)
-        finally:
-            for name in (self._name, f"rain on {self._name}"):
-                self._pulse.forget(name)
-            await ended(beside)
+        while True:
+            await self.cycle()
+            due += period
+            late = time.monotonic() - due
+            if late > 0:
+                skipped = int(late // period) + 1
+                self.missed_cycles += skipped
+                due += skipped * period
+            rest = max(0.0, due - time.monotonic())
+            self._pulse.beat(self._name, rest + SLOWEST_S)
+            await asyncio.sleep(rest)
 
     async def _watch_rain(self) -> None:
         """Look at the counters of gauges every second; a tip is taken down at once."""
@@ -161,7 +173,7 @@ class Line:
         counters = {d.id: p for d in unit.devices if (p := d.profile.point_of(COUNT))}
         image = await self._image(unit, unit.plan(counters.values()))
         return image.complete and any(
-            decode(point, image.words(point.table)) != self._counts.get(name)
+            _count(point, image) != self._counts.get(name)
             for name, point in counters.items()
         )
 
@@ -213,20 +225,37 @@ class Line:
         return image
 
     def _take_down(self, answer: _Answer, cycle: Cycle) -> None:
-        """Take down what each device of a unit has said."""
+        """Take down what each device of a unit has said.
+
+        A device whose answer cannot be worked out is `invalid`, and costs no other device
+        its reading.
+        """
         for device, readers in answer.unit.readers(answer.classes):
-            self._note(device, readers, answer.image, cycle)
+            try:
+                self._note(device, readers, answer.image, cycle)
+            except Exception as error:  # the barrier between devices
+                if self._failed.get(device.id) != repr(error):
+                    self._failed[device.id] = repr(error)
+                    log.exception("%s: its answer cannot be worked out", device.id)
+                ts = self._clock.now_ms()
+                cycle.add(device.profile.kind, device.id, ts, "invalid", {})
 
     def _note(
         self, device: Device, readers: Readers, image: _Image, cycle: Cycle
     ) -> None:
-        """Values of a device by quantity; all missing when it gave no good answer."""
+        """Values of a device by quantity; all missing when it gave no good answer.
+
+        A value outside its range is left out, and the reading is `invalid`.
+        """
         values: Values = {}
         answered = image.time_of(readers)
         quality = "good"
         if answered:
-            for point, read in readers:
-                values[point.quantity] = read(image.words(point.table))
+            for point, read, low, high in readers:
+                value = read(image.words(point.table))
+                if value is not None and not low <= value <= high:
+                    value, quality = None, "invalid"
+                values[point.quantity] = value
         else:
             quality = "invalid" if image.refused else "no_answer"
         if answered and device.profile.counter is not None:
@@ -277,14 +306,19 @@ class Line:
         self, unit: int, point: Point | None, profile: str, level: int, told: list[str]
     ) -> None:
         """Write a level and read back whom it was for."""
-        write = register_write(point, profile, LEVEL, level)
         try:
+            write = register_write(point, profile, LEVEL, level)
             await self.bus.write(unit, write.address, write.word, write.function)
+        except NotAllowed as error:
+            self._not_dimmed(told, str(error))
+            return
         except BusError as error:
             log.debug("%s", error)
             for name in told:
                 self._executor.saw(name, None)
             return
+        for name in told:
+            self._refusals.pop(name, None)
         if not write.verify:
             for name in told:
                 self._executor.saw(name, float(level))
@@ -292,6 +326,14 @@ class Line:
         if write.fade_s:
             await asyncio.sleep(write.fade_s)
         await self._read_back(told)
+
+    def _not_dimmed(self, told: list[str], reason: str) -> None:
+        """Lamps that may not be brought to a level have diverged; say why, once."""
+        for name in told:
+            self._executor.saw(name, None)
+            if self._refusals.get(name) != reason:
+                self._refusals[name] = reason
+                self._recorder.note("level_refused", name, reason)
 
     async def _read_back(self, names: list[str]) -> None:
         """Look at the set-points of some lamps, those of a unit together."""
@@ -311,6 +353,13 @@ class Line:
 def _counts_rain(unit: Unit) -> bool:
     """Whether nothing but counting rain gauges is behind a unit."""
     return all(device.profile.counter is not None for device in unit.devices)
+
+
+def _count(point: Point, image: _Image) -> float | None:
+    """What a rain counter shows; None when it shows nothing that a counter can."""
+    value = decode(point, image.words(point.table))
+    known = BY_NAME["rain_gauge"][COUNT]
+    return value if value is not None and known.low <= value <= known.high else None
 
 
 def _parts(unit: Unit, refused: Block) -> list[Block]:

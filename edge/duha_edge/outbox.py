@@ -1,10 +1,20 @@
 """The durable outbox: what this controller has seen and the backend has not yet kept.
 
 One SQLite file. A poll cycle is one transaction, on disk when `put` returns
-(``synchronous=FULL``). A batch stays until the backend says that it has committed
-it. The size is capped: the oldest telemetry goes first, rain, events and reports
-last, and the loss is itself recorded. A corrupt file is set aside and a new one is
-begun: a controller that measures is worth more than one that mourns.
+(``synchronous=FULL``). What the disk refuses waits in memory, within a bound, and goes to
+disk with the next transaction that succeeds. A batch stays until the backend says that it
+has committed it. The size is capped: the oldest telemetry goes first, rain, events and
+reports last, and the loss is itself recorded.
+
+A batch gets its number on the wire in the transaction before it is first sent, never
+earlier: outbox, number and content are one for ever, and what has no number can still be
+merged with its neighbours. So a backlog of small cycles leaves in few large batches. A
+new name of the outbox begins with each boot and with each file that was put in place of
+another: an older copy of the disk gives out no number twice.
+
+Every error of the file is an `OutboxError`, and `trouble` says what it is. Only a broken
+file is set aside and a new one begun; one that is locked, or a disk that is full, is tried
+again.
 
 Batches made before the clock was set wait until it is; then their times are put right
 from the monotonic time of their boot. Those of an earlier boot, whose monotonic time
@@ -12,76 +22,50 @@ means nothing any more, are sent as they are and say so.
 """
 
 import logging
-import sqlite3
 import threading
-import uuid
+import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from sqlite3 import Connection
+from typing import NamedTuple
 
-import msgspec
-
-from duha_contract.messages import (
-    Batch,
-    ClockState,
-    Event,
-    Report,
-    Table,
-    decode,
-    encode,
-)
+from duha_edge import outbox_rows as rows
+from duha_edge.batches import BELIEVED, Content, Piece, Stamp, merged, pieces
 from duha_edge.errors import OutboxError
+from duha_edge.outbox_file import OutboxFile
+from duha_edge.outbox_rows import Group, Name
 from duha_edge.timekeeper import boot_id
+
+__all__ = ["Content", "CounterState", "Name", "Outbox", "Stamp", "Stored"]
 
 log = logging.getLogger(__name__)
 
-_MIGRATIONS = (
-    """
-    CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS batch (
-        seq INTEGER PRIMARY KEY, vital INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
-    CREATE INDEX IF NOT EXISTS batch_by_class ON batch (vital, seq);
-    CREATE TABLE IF NOT EXISTS counter (
-        device TEXT PRIMARY KEY, raw INTEGER NOT NULL, ts INTEGER NOT NULL) STRICT;
-    """,
-    """
-    ALTER TABLE batch ADD COLUMN boot TEXT NOT NULL DEFAULT '';
-    ALTER TABLE batch ADD COLUMN since INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE batch ADD COLUMN clock TEXT NOT NULL DEFAULT 'trusted';
-    """,
-)
-"""One script for each version of the schema, ever; a file says which it has."""
-CHUNK_ROWS = 400
-"""Rows of a batch: with every column of the dictionary it stays under 128 KiB."""
-REBASE_AT_ONCE = 200
-MOVED_MS = 2000
-"""A batch whose boot began by more than this at another time has wrong times."""
-
-
-class Stamp(NamedTuple):
-    """What the clock is worth: its state, and when its boot began [ms]."""
-
-    clock: ClockState = "trusted"
-    since: int = 0
-
-
-BELIEVED = Stamp()
-
-
-class Content(NamedTuple):
-    """What goes into a batch; vital content is the last to be dropped."""
-
-    vital: bool
-    tables: tuple[Table, ...] = ()
-    events: tuple[Event, ...] = ()
-    reports: tuple[Report, ...] = ()
+HELD_BYTES = 8 * 2**20
+"""What may wait in memory while the disk takes nothing."""
+FLUSH_BYTES = 2**20
+"""What of it goes to disk at once."""
+SETTLE_S = 0.5
+SETTLE_MANY = 64
+"""Acknowledged batches are deleted with what is written next, or after so long [s], or
+when they are so many."""
+INT64 = 2**63
 
 
 class Stored(NamedTuple):
-    """A batch as it lies in the outbox."""
+    """A batch to be sent; `live` says that it is of this connection's time."""
 
     seq: int
     payload: bytes
+    outbox: str = ""
+    live: bool = True
+
+    @property
+    def name(self) -> Name:
+        """What names it on the wire."""
+        return self.outbox, self.seq
 
 
 class CounterState(NamedTuple):
@@ -92,129 +76,391 @@ class CounterState(NamedTuple):
 
 
 class Outbox:
-    """Put, look at what is due, acknowledge. Safe to call from threads."""
+    """Put, look at what is due, acknowledge. Safe to call from threads.
 
-    def __init__(self, path: Path, max_bytes: int = 256 * 2**20) -> None:
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is locked, so that no second agent uses it.
+    max_bytes : int
+        Cap of the file [bytes].
+
+    Raises
+    ------
+    ConfigError
+        Another agent has the folder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int = 256 * 2**20,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self.boot = boot_id()
         self._max_bytes = max_bytes
+        self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._db = _open(path)
-        (self._page,) = self._db.execute("PRAGMA page_size").fetchone()
-        self.id = self._meta("id", uuid.uuid4().hex[:12])
-        self._next = int(self._meta("next", "1"))
-        self.lost = int(self._meta("lost", "0"))
-        self._told = int(self._meta("told", str(self.lost)))
+        self._notes = threading.Lock()
+        self._held: deque[Piece] = deque()
+        self._held_bytes = 0
+        self._dropped = 0
+        self._counters: dict[str, CounterState] = {}
+        self._out: dict[str, set[int]] = {}
+        self._acknowledged: set[Name] = set()
+        self._settle_at = 0.0
+        self._overtaken = False
+        self._file = OutboxFile(path, self.boot, monotonic)
+        try:
+            self._file.opened()
+        except OutboxError as error:
+            log.error("%s; it is tried again", error)  # noqa: TRY400
+
+    # -- what it is now; never raises, reads no disk -----------------------------------
+
+    def __len__(self) -> int:
+        return self._file.state.count + len(self._held)
+
+    @property
+    def id(self) -> str:
+        """Name that batches which are numbered now get; empty before the file is open."""
+        return self._file.state.id
+
+    @property
+    def lost(self) -> int:
+        """Batches that were dropped, ever."""
+        return self._file.state.lost + self._dropped
+
+    @property
+    def unreported(self) -> int:
+        """Of those, how many `take_lost` has not told."""
+        return self._file.state.lost - self._file.state.told
+
+    @property
+    def next_seq(self) -> int:
+        """The place in this file that the next batch gets."""
+        return self._file.state.next
+
+    @property
+    def trouble(self) -> str:
+        """Why the file takes nothing; empty when it does."""
+        return self._file.trouble
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something acknowledged is still to be deleted."""
+        return bool(self._acknowledged) or self._overtaken
+
+    def newest_ms(self) -> int:
+        """Time of the newest batch that was made by a clock that was trusted; 0 for none."""
+        return self._file.state.newest
 
     def close(self) -> None:
-        """Close the file."""
+        """Put what is held on disk, if it takes it, and close the file."""
         with self._lock:
-            self._db.close()
+            if self._held or self.unsettled:
+                self._flush()
+            self._file.close()
+
+    # -- keeping -----------------------------------------------------------------------
 
     def put(
         self,
         contents: Iterable[Content],
         stamp: Stamp = BELIEVED,
         counters: dict[str, CounterState] | None = None,
-    ) -> None:
+    ) -> bool:
         """Store batches and counter readings in one transaction.
 
-        Raises
-        ------
-        OutboxError
-            Nothing was stored; the next attempt may succeed.
+        Returns
+        -------
+        bool
+            Whether they are on disk. If not, they wait in memory for the next transaction
+            and `trouble` says why.
         """
+        made = [p for content in contents for p in pieces(content, self.boot, stamp)]
+        fit = {n: c for n, c in (counters or {}).items() if -INT64 <= c.raw < INT64}
         with self._lock:
-            before = self._next, self.lost
-            try:
-                with self._db:
-                    self._put(contents, stamp, counters or {})
-            except sqlite3.Error as error:
-                self._next, self.lost = before
-                raise OutboxError(f"outbox {self.path}: {error}") from error
+            self._hold(made)
+            self._counters |= fit
+            return self._flush()
 
-    def _put(
-        self,
-        contents: Iterable[Content],
-        stamp: Stamp,
-        counters: dict[str, CounterState],
-    ) -> None:
-        for content in contents:
-            for piece in _chunks(content):
-                self._insert(piece, stamp)
-        self._db.executemany(
-            "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
-            [(device, *state) for device, state in counters.items()],
-        )
-        self._make_room()
-        self._keep("next", self._next)
-        self._keep("lost", self.lost)
+    def _hold(self, made: list[Piece]) -> None:
+        """Take pieces into memory; over the bound the oldest go, telemetry first."""
+        self._held.extend(made)
+        self._held_bytes += sum(len(piece.payload) for piece in made)
+        while self._held_bytes > HELD_BYTES:
+            place = next((i for i, p in enumerate(self._held) if not p.vital), 0)
+            self._held_bytes -= len(self._held[place].payload)
+            del self._held[place]
+            self._dropped += 1
+
+    def _flush(self) -> bool:
+        """Put on disk what is held, and all else that waits for that; the lock is ours."""
+        while True:
+            some = self._first()
+            try:
+                names = self._write(some)
+            except OutboxError:
+                return False
+            self._forgotten(names)
+            for piece in some:
+                self._held.popleft()
+                self._held_bytes -= len(piece.payload)
+            self._dropped = 0
+            if not self._held:
+                self._counters = {}
+                self._file.trouble = ""
+                return True
+
+    def _first(self) -> list[Piece]:
+        """What goes into one transaction: a disk with little room takes little."""
+        some: list[Piece] = []
+        size = 0
+        for piece in self._held:
+            size += len(piece.payload)
+            if some and size > FLUSH_BYTES:
+                break
+            some.append(piece)
+        return some
+
+    def _write(self, some: list[Piece]) -> set[Name]:
+        """One transaction; the counters go with the last of what they have counted."""
+        file = self._file
+        counters = self._counters if len(some) == len(self._held) else {}
+        with file.transaction() as db:
+            names = self._forget(db)
+            for piece in some:
+                rows.insert(db, piece, file.state.id, file.state.next)
+                if piece.newest and piece.stamp.clock == "trusted":
+                    file.state.newest = piece.newest
+                file.state.next += 1
+                file.state.count += 1
+            db.executemany(
+                "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)",
+                [(name, *state) for name, state in counters.items()],
+            )
+            lost = file.state.lost
+            file.state.lost += self._dropped
+            self._make_room(db)
+            file.keep(db, "next", "newest")
+            if file.state.lost != lost:
+                file.keep(db, "lost")
+        return names
+
+    def _make_room(self, db: Connection) -> None:
+        """Drop the oldest batches, telemetry first, while the file is over its cap."""
+        while rows.used_pages(db) * rows.PAGE_BYTES > self._max_bytes:
+            gone = rows.drop_oldest(db)
+            if not gone:
+                return
+            self._file.state.lost += gone
+            self._file.state.count -= gone
+
+    # -- sending -----------------------------------------------------------------------
 
     def due(
         self,
-        in_flight: Collection[int],
+        in_flight: Collection[Name],
         live_from: int,
         limit: int,
         backlog: int | None = None,
     ) -> list[Stored]:
-        """Batches to send next.
+        """Batches to send next; their numbers are on disk, what was acknowledged is gone.
 
         What has come since `live_from` goes first, then what waits from before, at most
-        `backlog` of it; within each vital batches go before telemetry. Batches of this
-        boot from before its clock was set wait.
+        `backlog` of it; within each vital batches go before telemetry. What waits together
+        and has no number is merged. Batches of this boot from before its clock was set
+        wait.
+
+        Raises
+        ------
+        OutboxError
+            The file cannot be read.
         """
-        live = self._due(in_flight, "seq >= ?", live_from, limit)
+        with self._lock:
+            if self._held or self._overtaken:
+                self._flush()
+            with self._file.reading() as db:
+                groups = self._chosen(db, in_flight, live_from, limit, backlog)
+            groups = self._numbered(groups)
+            with self._file.reading() as db:
+                return [self._stored(db, group) for group in groups]
+
+    def _chosen(
+        self,
+        db: Connection,
+        in_flight: Collection[Name],
+        live_from: int,
+        limit: int,
+        backlog: int | None,
+    ) -> list[Group]:
+        with self._notes:
+            skip = {*in_flight, *self._acknowledged}
+        live = self._some(db, (live_from, INT64 - 1), skip, limit, live=True)
         rest = limit - len(live)
         if backlog is not None:
             rest = min(rest, backlog)
-        return live + self._due(in_flight, "seq < ?", live_from, rest)
+        return live + self._some(db, (0, live_from - 1), skip, rest, live=False)
 
-    def _due(
-        self, in_flight: Collection[int], rule: str, live_from: int, limit: int
-    ) -> list[Stored]:
-        found: list[Stored] = []
+    def _some(
+        self,
+        db: Connection,
+        span: tuple[int, int],
+        skip: set[Name],
+        limit: int,
+        *,
+        live: bool,
+    ) -> list[Group]:
+        """The first groups in a span of places: vital ones first, sent ones first."""
+        found: list[Group] = []
         for vital in (1, 0):
-            if limit <= len(found):
-                break
-            with self._lock:
-                rows = self._db.execute(
-                    f"SELECT seq, payload FROM batch WHERE vital = ? AND {rule}"  # noqa: S608
-                    " AND (clock <> 'unset' OR boot <> ?) ORDER BY seq LIMIT ?",
-                    (vital, live_from, self.boot, limit + len(in_flight)),
-                ).fetchall()
-            found += [Stored(*row) for row in rows if row[0] not in in_flight]
-        return found[:limit]
+            for groups in (
+                rows.sent(db, vital, span, skip, live=live),
+                rows.waiting(db, vital, span, self.boot, live=live),
+            ):
+                with closing(groups):
+                    while len(found) < limit and (group := next(groups, None)):
+                        found.append(group)
+        return found
 
-    def acknowledge(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Delete what the backend has committed; both ends of a range included."""
-        with self._lock, self._db:
-            for first, last in ranges:
-                self._db.execute(
-                    "DELETE FROM batch WHERE seq BETWEEN ? AND ?", (first, last)
-                )
+    def _numbered(self, groups: list[Group]) -> list[Group]:
+        """Give numbers, on disk; while it refuses, only what has one can be sent."""
+        fresh = sum(group.name is None for group in groups)
+        if not fresh and not self._settles():
+            return groups
+        file, named = self._file, []
+        try:
+            with file.transaction() as db:
+                names = self._forget(db)
+                for group in groups:
+                    name = group.name
+                    if name is None:
+                        name = file.state.id, file.state.number
+                        rows.give_number(db, group, name)
+                        file.state.number += 1
+                    named.append(group._replace(name=name))
+                file.keep(db, "number")
+        except OutboxError:
+            return [group for group in groups if group.name is not None]
+        self._forgotten(names)
+        return named
 
-    def __len__(self) -> int:
-        with self._lock:
-            (count,) = self._db.execute("SELECT count(*) FROM batch").fetchone()
-        return int(count)
+    def _settles(self) -> bool:
+        """Whether what was acknowledged is to be deleted now, for itself."""
+        many = len(self._acknowledged) >= SETTLE_MANY
+        return many or (self.unsettled and self._monotonic() >= self._settle_at)
 
-    @property
-    def next_seq(self) -> int:
-        """The number that the next batch gets."""
-        return self._next
+    def _stored(self, db: Connection, group: Group) -> Stored:
+        outbox, number = name = group.name or ("", 0)
+        found = rows.payloads(db, group)
+        if len(found) == 1:
+            payload = rows.single(*found[0], name)
+        else:
+            payload, unreadable = merged((p for _, p in found), outbox, number)
+            if unreadable:
+                log.error("outbox %s: %d batches cannot be read", self.path, unreadable)
+        with self._notes:
+            self._out.setdefault(outbox, set()).add(number)
+        return Stored(number, payload, outbox, group.live)
+
+    # -- acknowledgements --------------------------------------------------------------
+
+    def acknowledge(self, outbox: str, ranges: Iterable[tuple[int, int]]) -> set[Name]:
+        """Take note of what the backend has committed; both ends of a range included.
+
+        It is deleted with what is written next. What was not handed out by `due` since the
+        process began is not deleted: an acknowledgement for it is not for us. One for a
+        number that was never given tells that this file is an older copy of the one that
+        gave it: then a new name begins, and all that is not yet acknowledged gets numbers
+        of that.
+
+        Returns
+        -------
+        set of (str, int)
+            The batches that need not be sent again.
+        """
+        spans = _disjoint(ranges)
+        with self._notes:
+            given = self._file.state.number
+            if outbox == self.id and spans and spans[-1][1] >= given:
+                self._overtaken = True
+                return set()
+            out = self._out.get(outbox, set())
+            numbers = {number for number in out if _within(number, spans)}
+            out -= numbers
+            if numbers and not self._acknowledged:
+                self._settle_at = self._monotonic() + SETTLE_S
+            names = {(outbox, number) for number in numbers}
+            self._acknowledged |= names
+        return names
+
+    def _forget(self, db: Connection) -> set[Name]:
+        """Delete what was acknowledged; begin a new name if that is needed."""
+        if self._overtaken:
+            self._begin_name(db)
+        with self._notes:
+            names = self._acknowledged.copy()
+        self._file.state.count -= sum(rows.delete(db, name) for name in names)
+        return names
+
+    def _forgotten(self, names: set[Name]) -> None:
+        """It is on disk that these are gone, and that a new name has begun."""
+        with self._notes:
+            self._acknowledged -= names
+            self._overtaken = False
+
+    def _begin_name(self, db: Connection) -> None:
+        """Take the numbers of the present name back."""
+        old = self.id
+        rows.take_back(db, old)
+        with self._notes:
+            self._acknowledged = {n for n in self._acknowledged if n[0] != old}
+            self._out.pop(old, None)
+        self._file.begin_name(db)
+        log.warning(
+            "outbox %s: numbers of %s were acknowledged that it has not given: the file is"
+            " an older copy; it goes on as %s",
+            self.path, old, self.id,
+        )  # fmt: skip
+
+    # -- the rest ----------------------------------------------------------------------
 
     def counters(self) -> dict[str, CounterState]:
-        """The last reading of every counter."""
-        with self._lock:
-            rows = self._db.execute("SELECT device, raw, ts FROM counter").fetchall()
-        return {device: CounterState(raw, ts) for device, raw, ts in rows}
+        """The last reading of every counter.
 
-    def newest_ms(self) -> int:
-        """Time of the newest batch that was made by a clock that was trusted; 0 for none."""
-        return int(self._meta("newest", "0"))
+        Raises
+        ------
+        OutboxError
+            The file cannot be read.
+        """
+        with self._lock, self._file.reading() as db:
+            found = db.execute("SELECT device, raw, ts FROM counter").fetchall()
+            kept = {device: CounterState(raw, ts) for device, raw, ts in found}
+            return kept | self._counters
+
+    def take_lost(self) -> int:
+        """Batches dropped since the last call that was kept; restarts do not forget it.
+
+        Raises
+        ------
+        OutboxError
+            The file cannot be written; ask again later.
+        """
+        with self._lock:
+            state = self._file.state
+            lost = state.lost - state.told
+            if lost:
+                with self._file.transaction() as db:
+                    self._file.state.told = state.lost
+                    self._file.keep(db, "told")
+            return lost
 
     def rebase(self, since: int) -> int:
         """Put the times of this boot's batches right, for a clock that has been set.
+
+        What was sent already stays as it was: its number stands for its content.
 
         Parameters
         ----------
@@ -225,165 +471,35 @@ class Outbox:
         -------
         int
             How many batches were moved.
-        """
-        moved = 0
-        while found := self._misdated(since):
-            with self._lock, self._db:
-                for seq, payload, old in found:
-                    batch = _moved(decode(payload, Batch), since - old)
-                    self._replace(seq, batch)
-            moved += len(found)
-        return moved
-
-    def _misdated(self, since: int) -> list[tuple[int, bytes, int]]:
-        """Some batches of this boot that were dated by a clock that was wrong."""
-        with self._lock:
-            return self._db.execute(
-                "SELECT seq, payload, since FROM batch WHERE boot = ? AND since <> 0"
-                " AND (clock = 'unset' OR abs(since - ?) > ?) LIMIT ?",
-                (self.boot, since, MOVED_MS, REBASE_AT_ONCE),
-            ).fetchall()
-
-    def _replace(self, seq: int, batch: Batch) -> None:
-        payload = encode(batch)
-        self._db.execute(
-            "UPDATE batch SET payload = ?, since = ?, clock = ? WHERE seq = ?",
-            (payload, batch.since, batch.clock, seq),
-        )
-
-    def _insert(self, content: Content, stamp: Stamp) -> None:
-        batch = Batch(
-            v=1, boot=self.boot, outbox=self.id, seq=self._next, clock=stamp.clock,
-            since=stamp.since, tables=content.tables, events=content.events, reports=content.reports,
-        )  # fmt: skip
-        payload = encode(batch)
-        self._db.execute(
-            "INSERT INTO batch (seq, vital, payload, boot, since, clock)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (self._next, content.vital, payload, self.boot, stamp.since, stamp.clock),
-        )
-        newest = max(
-            (row[1] for table in content.tables for row in table.rows), default=0
-        )
-        if newest and stamp.clock == "trusted":
-            self._keep("newest", newest)
-        self._next += 1
-
-    def _make_room(self) -> None:
-        """Drop the oldest batches, telemetry first, while the file is over its cap."""
-        while self._used() > self._max_bytes:
-            oldest = self._db.execute(
-                "SELECT seq FROM batch ORDER BY vital, seq LIMIT 1"
-            ).fetchone()
-            if oldest is None:
-                return
-            self._db.execute("DELETE FROM batch WHERE seq = ?", oldest)
-            self.lost += 1
-
-    def _used(self) -> int:
-        """Bytes of the file that hold something; the rest is used again."""
-        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        used: int = (pages - free) * self._page
-        return used
-
-    def take_lost(self) -> int:
-        """Batches dropped since the last call that was kept; restarts do not forget it.
 
         Raises
         ------
         OutboxError
-            The file cannot be written; ask again later.
+            The file cannot be written; some may have been moved.
         """
-        lost = self.lost - self._told
-        if lost:
-            try:
-                with self._lock, self._db:
-                    self._keep("told", self.lost)
-            except sqlite3.Error as error:
-                raise OutboxError(f"outbox {self.path}: {error}") from error
-            self._told = self.lost
-        return lost
-
-    def _keep(self, name: str, value: int) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, str(value))
-        )
-
-    def _meta(self, name: str, default: str) -> str:
-        with self._db:
-            self._db.execute(
-                "INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, default)
-            )
-        (value,) = self._db.execute(
-            "SELECT value FROM meta WHERE name = ?", (name,)
-        ).fetchone()
-        return str(value)
+        moved = 0
+        while True:
+            with self._lock:
+                if self._held and not self._flush():
+                    raise OutboxError(self.trouble)
+                with self._file.transaction() as db:
+                    found = rows.redate(db, self.boot, since)
+            if not found:
+                return moved
+            moved += found
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        return _connect(path)
-    except sqlite3.DatabaseError as error:
-        aside = path.with_name(f"{path.name}.corrupt-{uuid.uuid4().hex[:6]}")
-        path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        log.error("outbox %s is corrupt (%s); set aside as %s", path, error, aside.name)  # noqa: TRY400
-        return _connect(path)
+def _disjoint(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges, both ends included, in order and without overlap."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        elif first <= last:
+            found.append((first, last))
+    return found
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA journal_size_limit = 4194304")
-        _migrate(db)
-        (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.DatabaseError:
-        db.close()
-        raise
-    if state != "ok":
-        db.close()
-        raise sqlite3.DatabaseError(state)
-    return db
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring a file of any earlier version to this one, a version a transaction."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    for number, script in enumerate(_MIGRATIONS[version:], version + 1):
-        db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
-
-
-def _moved(batch: Batch, ms: int) -> Batch:
-    """A batch with every time in it moved by `ms`."""
-    replace: Callable[..., Any] = msgspec.structs.replace
-    return Batch(
-        **{name: getattr(batch, name) for name in ("v", "boot", "outbox", "seq")},
-        clock="rebased",
-        since=batch.since + ms,
-        tables=tuple(
-            replace(t, rows=tuple((r[0], r[1] + ms, *r[2:]) for r in t.rows))
-            for t in batch.tables
-        ),
-        events=tuple(replace(e, ts=e.ts + ms) for e in batch.events),
-        reports=tuple(replace(r, ts=r.ts + ms) for r in batch.reports),
-    )
-
-
-def _chunks(content: Content) -> Iterable[Content]:
-    """Split a large table, so that a batch keeps to the size limit of the wire."""
-    rows = sum(len(table.rows) for table in content.tables)
-    if rows <= CHUNK_ROWS:
-        yield content
-        return
-    rest = content._replace(tables=())
-    for table in content.tables:
-        for start in range(0, len(table.rows), CHUNK_ROWS):
-            piece = Table(
-                table.kind, table.columns, table.rows[start : start + CHUNK_ROWS]
-            )
-            yield rest._replace(tables=(piece,))
-            rest = Content(content.vital)
+def _within(number: int, spans: list[tuple[int, int]]) -> bool:
+    place = bisect_right(spans, number, key=lambda span: span[0]) - 1
+    return place >= 0 and number <= spans[place][1]

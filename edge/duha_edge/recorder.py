@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from duha_contract.clock import Clock
@@ -18,6 +20,10 @@ log = logging.getLogger(__name__)
 
 LOSS_EVERY_S = 3600.0
 """A full outbox drops something at each cycle; it is reported once an hour."""
+
+DETAIL_CHARS = 500
+MOST_EVENTS = 1000
+"""Events that wait for the next cycle; of more, the oldest are dropped."""
 
 Values = dict[str, float | None]
 Row = tuple[object, ...]
@@ -66,11 +72,13 @@ class Recorder:
         self.clock = clock
         self._timekeeper = timekeeper
         self._wake = wake
-        self._counters = outbox.counters()
+        self._counters: dict[str, CounterState] | None = None
         self._events: list[Event] = []
         self._failed_at: float | None = None
         self._loss_told = 0.0
+        self._rebase = False
         self.alarm = ""
+        self._read_counters()
 
     @property
     def trusted(self) -> bool:
@@ -86,15 +94,19 @@ class Recorder:
     def note(self, code: str, device: str | None = None, detail: str = "") -> None:
         """Remember an event; it is stored with the next cycle."""
         log.info("event %s %s %s", code, device or "", detail)
+        detail = detail[:DETAIL_CHARS]
         self._events.append(Event(self.clock.now_ms(), code, device, detail))
+        del self._events[:-MOST_EVENTS]
 
     def count(
         self, device: str, counter: Counter, values: Values, ts: int, into: Cycle
     ) -> None:
         """Turn a raw counter into tips and rain since the last reading that was kept."""
         total = values.get("counter_raw")
-        if total is None:
+        if total is None or not math.isfinite(total):
             return
+        if self._counters is None:
+            return  # what has fallen is counted when it is known since when
         before = self._counters.get(device)
         seconds = (ts - before.ts) / 1000 if before else 0.0
         found = increment(
@@ -113,7 +125,7 @@ class Recorder:
 
     async def cycle(self, cycle: Cycle) -> None:
         """Put a poll cycle into the outbox: rain and events apart from telemetry."""
-        self._note_loss()
+        await self._note_loss()
         noted, self._events = self._events, []
         rain = tuple(_table(k, r) for k, r in cycle.rows.items() if k == "rain_gauge")
         other = tuple(_table(k, r) for k, r in cycle.rows.items() if k != "rain_gauge")
@@ -123,10 +135,10 @@ class Recorder:
             contents.append(Content(vital=True, tables=rain, events=events))
         if other:
             contents.append(Content(vital=False, tables=other))
-        if await self._put(contents, cycle.counters):
-            self._counters |= cycle.counters
-        else:
+        if not await self._put(contents, cycle.counters):
             self._events = noted + self._events
+        elif self._counters is not None:
+            self._counters |= cycle.counters
 
     async def report(self, report: Report) -> bool:
         """Put what was made of a desired document into the outbox; False if it failed."""
@@ -136,48 +148,81 @@ class Recorder:
         """The clock was set: note it, and put right what this boot has recorded."""
         shown = by_s * self.clock.timeline.rate
         self.note("clock_set", detail=f"{shown:+.1f} s")
-        self._counters = {
-            device: state._replace(ts=state.ts + round(1000 * shown))
-            for device, state in self._counters.items()
-        }
+        if self._counters is not None:
+            self._counters = {
+                device: state._replace(ts=state.ts + round(1000 * shown))
+                for device, state in self._counters.items()
+            }
         if self.trusted:
-            moved = await asyncio.to_thread(self.outbox.rebase, self.stamp.since)
-            log.info("clock set by %+.1f s; %d batches put right", shown, moved)
+            self._rebase = True
+            await self._put_right()
             self._wake()
 
-    def _note_loss(self) -> None:
+    async def _put_right(self) -> None:
+        """Put right the times of what this boot has recorded; again when it fails."""
+        try:
+            moved = await asyncio.to_thread(self.outbox.rebase, self.stamp.since)
+        except OutboxError as error:
+            log.warning("times are put right later: %s", error)
+        else:
+            self._rebase = False
+            log.info("the clock was set: %d batches put right", moved)
+
+    def _read_counters(self) -> None:
+        """Learn the last kept readings of the counters, as soon as they can be read."""
+        with suppress(OutboxError):
+            self._counters = self.outbox.counters()
+
+    async def _note_loss(self) -> None:
         now = self.clock.now()
-        if not self._loss_told <= now < self._loss_told + LOSS_EVERY_S:
-            try:
-                lost = self.outbox.take_lost()
-            except OutboxError:
-                return  # the same failure is about to be met, and said, by `put`
-            if lost:
-                self._loss_told = now
-                self.note("outbox_full", detail=f"{lost} batches dropped")
+        if self._loss_told <= now < self._loss_told + LOSS_EVERY_S:
+            return
+        if not self.outbox.unreported:
+            return
+        try:
+            lost = await asyncio.to_thread(self.outbox.take_lost)
+        except OutboxError:
+            return  # the same failure is about to be met, and said, by `put`
+        self._loss_told = now
+        self.note("outbox_full", detail=f"{lost} batches dropped")
 
     async def _put(
         self, contents: list[Content], counters: dict[str, CounterState] | None = None
     ) -> bool:
-        """Put something into the outbox; False, and an alarm, when that fails.
+        """Put something into the outbox; False when it has not taken it.
 
-        A controller whose disk is full goes on measuring and dimming; a rain counter
-        that could not be kept is counted again from its last kept state.
+        A controller whose disk is full goes on measuring and dimming; what the disk does
+        not take waits in memory, and an alarm says so.
         """
         try:
-            await asyncio.to_thread(self.outbox.put, contents, self.stamp, counters)
+            kept = await asyncio.to_thread(
+                self.outbox.put, contents, self.stamp, counters
+            )
         except OutboxError as error:
-            if self._failed_at is None:
-                self._failed_at = self.clock.now()
-                log.error("%s", error)  # noqa: TRY400 - the sentence says it all
-            self.alarm = str(error)
+            self._fails(str(error))
             return False
+        if kept:
+            await self._works()
+        else:
+            self._fails(self.outbox.trouble)
+        self._wake()
+        return True
+
+    def _fails(self, reason: str) -> None:
+        if self._failed_at is None:
+            self._failed_at = self.clock.now()
+            log.error("%s", reason)
+        self.alarm = reason
+
+    async def _works(self) -> None:
         if self._failed_at is not None:
             seconds = self.clock.now() - self._failed_at
             self._failed_at, self.alarm = None, ""
-            self.note("outbox_recovered", detail=f"nothing kept for {seconds:.0f} s")
-        self._wake()
-        return True
+            self.note("outbox_recovered", detail=f"not on disk for {seconds:.0f} s")
+        if self._counters is None:
+            await asyncio.to_thread(self._read_counters)
+        if self._rebase:
+            await self._put_right()
 
 
 def _table(kind: str, rows: list[Row]) -> Table:

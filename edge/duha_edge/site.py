@@ -86,10 +86,10 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OutboxLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much the outbox may hold, and how fast a backlog is sent [batches/s]."""
+    """How much the outbox may hold, and how fast a backlog is sent [batches of 96 KiB/s]."""
 
     max_mib: Annotated[float, msgspec.Meta(gt=0, le=1_048_576)] = 256.0
-    drain_per_s: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 20.0
+    drain_per_s: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 50.0
 
 
 class Rs485(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from duha_contract.quantities import BY_NAME
 from duha_edge.points import WORTH_READING, Block, blocks, decoder, holes
 from duha_edge.profiles import Point, Profile, TableName
 from duha_edge.site import BusConfig, DeviceConfig, SiteFile
@@ -15,7 +16,16 @@ DAY_S = 86_400.0
 _FAST = frozenset(("fast",))
 
 
-Readers = tuple[tuple[Point, Callable[[Mapping[int, int]], float | None]], ...]
+class Reader(NamedTuple):
+    """How the value of a point is got from registers, and its range [its unit]."""
+
+    point: Point
+    value: Callable[[Mapping[int, int]], float | None]
+    low: float
+    high: float
+
+
+Readers = tuple[Reader, ...]
 
 
 class Device(NamedTuple):
@@ -131,7 +141,7 @@ class Unit:
                 (
                     device,
                     tuple(
-                        (point, decoder(point))
+                        _reader(device.profile.kind, point)
                         for point in device.profile.point
                         if point.poll in classes
                     ),
@@ -190,6 +200,11 @@ class Unit:
             return False
         self._plans.clear()
         return True
+
+
+def _reader(kind: str, point: Point) -> Reader:
+    quantity = BY_NAME[kind][point.quantity]
+    return Reader(point, decoder(point), quantity.low, quantity.high)
 
 
 def units_of(plan: LinePlan) -> list[Unit]:

@@ -510,7 +510,7 @@ async def test_a_controller_that_boots_in_1970_lights_and_dates_its_readings_lat
 async def test_a_full_disk_is_an_alarm_and_ends_by_itself(tmp_path):
     async with cabinet(tmp_path) as made:
         await asyncio.sleep(0.4)
-        database = made.agent.outbox._db
+        database = made.agent.outbox._file.opened()
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own full disk
         wanted = made.agent.executor

@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import ssl
 import time
+import tty
 
 import msgspec
 import pytest
 import trustme
+from tests.edge.hosts import server
 
-from duha_edge.bus import Bus, Urgency
+from duha_edge.bus import Bus
 from duha_edge.errors import BusError, ConfigError, NoAnswer, Refused
 from duha_edge.points import Block
 from duha_edge.profiles import TableName
 from duha_edge.site import BusConfig, Rs485
+from duha_edge.turns import Urgency
 from duha_sim.modbus import (
     ILLEGAL_ADDRESS,
     Refusal,
@@ -22,6 +26,7 @@ from duha_sim.modbus import (
     RtuTcpPort,
     TcpPort,
     answer,
+    crc,
 )
 
 
@@ -295,3 +300,132 @@ async def test_a_serial_port_that_is_not_there_is_named(tmp_path):
     serving.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+
+
+# -- lines that do not behave ------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def served(config):
+    bus = Bus(config)
+    serving = asyncio.create_task(bus.run())
+    try:
+        yield bus
+    finally:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        await asyncio.sleep(0.02)
+
+
+async def test_a_line_that_babbles_is_reopened_and_gives_its_turn_back():
+    babbling = True
+
+    async def babble(reader, writer):
+        while babbling and not writer.is_closing():
+            writer.write(b"\x55")
+            await asyncio.sleep(0.01)
+        while request := await reader.read(64):
+            count = request[5]
+            frame = request[:2] + bytes((2 * count,)) + b"\x12\x34" * count
+            writer.write(frame + crc(frame))
+
+    async with server(babble) as port:
+        config = BusConfig("b", "rtu-over-tcp", "127.0.0.1", port, timeout_s=0.05)
+        async with served(config) as bus:
+            async with asyncio.timeout(10):
+                with pytest.raises(BusError):
+                    await bus.read(1, Block("holding", 0, 1))
+            assert bus.babbled == 1
+            assert "babbles" in bus.trouble
+            babbling, found = False, {}
+            for _ in range(2):  # what was sent before may come first
+                with contextlib.suppress(BusError):
+                    found = await bus.read(1, Block("holding", 0, 1))
+            assert found == {0: 0x1234}
+            assert bus.trouble == ""
+
+
+async def test_a_terminal_that_babbles_is_reopened(tmp_path):
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    babbling = True
+
+    async def babble():
+        while babbling:
+            with contextlib.suppress(BlockingIOError):
+                os.write(ours, b"\x00")
+            await asyncio.sleep(0.01)
+
+    os.set_blocking(ours, False)
+    task = asyncio.create_task(babble())
+    config = BusConfig(
+        "b", "rtu", port=os.ttyname(theirs), format="8N1", timeout_s=0.05
+    )
+    async with served(config) as bus:
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                with pytest.raises(BusError):
+                    await bus.read(1, Block("holding", 0, 1))
+        assert bus.babbled >= 1
+        babbling = False
+        await task
+    os.close(ours)
+    os.close(theirs)
+
+
+async def test_a_flood_of_bytes_closes_the_connection():
+    async def flood(_reader, writer):
+        while not writer.is_closing():
+            writer.write(bytes(100_000))
+            await writer.drain()
+
+    async with server(flood) as port:
+        config = BusConfig("b", "tcp", "127.0.0.1", port, timeout_s=0.1)
+        async with served(config) as bus:
+            with pytest.raises(BusError):
+                await bus.read(1, Block("holding", 0, 1))
+            assert bus.babbled == 1
+            assert not bus._client.connected
+
+
+async def test_a_host_that_accepts_and_never_answers_is_called_again():
+    calls = []
+
+    async def hang(reader, _writer):
+        calls.append(reader)
+        await reader.read()
+
+    async with server(hang) as port:
+        config = BusConfig("b", "tcp", "127.0.0.1", port, timeout_s=0.05)
+        async with served(config) as bus:
+            for unit in (1, 2, 3, 4):
+                with pytest.raises(NoAnswer):
+                    await bus.read(unit, Block("holding", 0, 1))
+        assert len(calls) == 2
+
+
+TABLES: tuple[TableName, ...] = ("holding", "input", "coil", "discrete")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "rtu-over-tcp"])
+async def test_garbage_for_an_answer_is_an_error_of_the_line_and_nothing_else(kind):
+    chance = random.Random(8)
+
+    async def gabble(reader, writer):
+        while request := await reader.read(64):
+            answer = bytearray(request[: chance.randrange(9)])
+            answer += chance.randbytes(chance.randrange(1, 40))
+            writer.write(bytes(answer))
+
+    async with server(gabble) as port:
+        config = BusConfig("b", kind, "127.0.0.1", port, timeout_s=0.005)
+        async with served(config) as bus:
+            for number in range(60):
+                table = chance.choice(TABLES)
+                try:
+                    await bus.read(1, Block(table, number, 1 + number % 9))
+                    await bus.write(1, number, 7)
+                except BusError:
+                    bus._health.clear()
+                    bus._tried = -10.0  # no pause between connections
