@@ -76,7 +76,7 @@ class _Part(NamedTuple):
 class InfluxReadings:
     """Readings in an InfluxDB."""
 
-    linger_s = 0.15
+    linger_s = 0.2
 
     def __init__(self, place: Influx, retention: Retention = USUAL) -> None:
         self._place = place
