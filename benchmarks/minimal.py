@@ -67,7 +67,13 @@ class Writer:
             return
         body = gzip.compress("\n".join(lines).encode(), 1)
         request = urllib.request.Request(self._url, body, self._headers)
-        urllib.request.urlopen(request, timeout=30).close()
+        while True:
+            try:
+                urllib.request.urlopen(request, timeout=60).close()
+                break
+            except OSError as error:  # a busy server
+                print(error, file=sys.stderr)
+                time.sleep(1)
         for controller, outbox, seq in done:
             ack = {"v": 1, "outbox": outbox, "ranges": [[seq, seq]]}
             self._client.publish(f"duha/v1/load/{controller}/ack", json.dumps(ack))
@@ -82,7 +88,6 @@ def main() -> None:
     print("ready", flush=True)
     while not ended.is_set():
         writer.flush()
-        time.sleep(0)
 
 
 if __name__ == "__main__":
