@@ -5,6 +5,7 @@ or owner is refused alone. What is refused keeps its reason and its bytes: it is
 quarantined and acknowledged, because a poison message must not block the queue.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,8 @@ class Examined:
     batch: Batch | None = None
     tables: list[Columns] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    digest: bytes = b""
+    """Stands for the bytes that came; empty where there were none."""
 
 
 def examine(
@@ -88,7 +91,7 @@ def examine(
         controller = parse(topic).controller
     except ContractError as error:
         return Examined("", rejects=[Reject("", str(error), payload)])
-    result = Examined(controller)
+    result = Examined(controller, digest=hashlib.sha256(payload).digest())
     try:
         result.batch = decode(payload, Batch)
     except ContractError as error:
