@@ -276,14 +276,14 @@ def fine(value: float, sign: str, target: float) -> bool:
     return value >= target if sign == ">=" else value <= target
 
 
-def close(found: dict[str, float], targets: Targets) -> int:
+def close(found: dict[str, float], targets: Targets, **more: str) -> int:
     """Print all figures as one JSON object, the last line; returns the exit status."""
     missed = [
         n for n, (sign, target) in targets.items() if not fine(found[n], sign, target)
     ]
     print(
         json.dumps(
-            {name: round(v, 4) for name, v in found.items()} | {"missed": missed}
+            {name: round(v, 4) for name, v in found.items()} | more | {"missed": missed}
         )
     )
     return 1 if missed else 0

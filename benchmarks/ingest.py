@@ -9,6 +9,8 @@ does, then one JSON object as its last line.
 import argparse
 import asyncio
 import contextlib
+import functools
+import itertools
 import os
 import signal
 import statistics
@@ -23,6 +25,7 @@ from pathlib import Path
 import duckdb
 from tests import servers
 
+from benchmarks import cost
 from benchmarks.__main__ import Targets, _cpu_s, _rss_mib, close, show
 from duha_backend.lighting.inventory import Asset
 from duha_backend.registry import Registry
@@ -39,6 +42,9 @@ TARGETS: Targets = {
     "influxdb_100k_per_minute_p99_s": ("<=", 3.0),
     "influxdb_lost": ("<=", 0),
     "plain_pipeline_ratio": (">=", 10),
+    "influx2_cpu_over_baseline": ("<=", 1.2),
+    "quarter_load_cpu_over_baseline": ("<=", 1.5),
+    "quarter_load_p99_s": ("<=", 0.3),
 }
 LAMPS = 200
 CONTROLLERS = 5000
@@ -240,6 +246,24 @@ def workers(peak_s: float) -> dict[str, float]:
     }
 
 
+def costs(seconds: float) -> tuple[dict[str, float], str]:
+    """CPU for a million rows, at the peak and at a quarter of it; and which server it was."""
+    with place() as (folder, port), cost.server(folder) as influxdb:
+        numbers = itertools.count()
+
+        @contextlib.contextmanager
+        def ours() -> Iterator[int]:
+            here = folder / f"worker{next(numbers)}"
+            here.mkdir()
+            more = ("--influx", influxdb.url, "--influx-org", influxdb.org)
+            worker = Worker(here, port, *more)
+            yield worker.process.pid
+            worker.stop()
+
+        baseline = functools.partial(cost.minimal, port, influxdb)
+        return cost.compared(port, ours, baseline, seconds), influxdb.version
+
+
 def plain(seconds: float) -> dict[str, float]:
     """The pipeline that one would write first, as a process of its own."""
     with place() as (folder, port), servers.victoria_metrics(folder / "vm") as url:
@@ -292,6 +316,11 @@ def main() -> int:
         for name, value in figures.items():
             show(name, value, TARGETS)
         found |= figures
+    print("CPU for a million rows, at the peak and at a quarter of it ...", flush=True)
+    figures, version = costs(options.peak)
+    for name, value in figures.items():
+        show(name, value, TARGETS)
+    found |= figures
     ours = found["duckdb_rows_per_s_peak"]
     found["plain_pipeline_ratio"] = ours / found["plain_rows_per_s"]
     found["plain_pipeline_ratio_influxdb"] = (
@@ -301,7 +330,9 @@ def main() -> int:
         show(name, found[name], TARGETS)
     # Broker, load and server take cores too: with fewer, two workers have none for each.
     judged = {"two_workers_over_one": (">=", 1.5)} if found["cores"] >= 6 else {}
-    return close(found, TARGETS | judged)
+    return close(
+        found, TARGETS | judged, influx_server=f"InfluxDB {version or '2 or 3'}"
+    )
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _MERGE_OVER = 20_000
 """Rows of the book of batches beyond which it is written anew, as few lines."""
+_MOST_NAMED = 1000
+"""Controllers that are named as using numbers of batches again."""
 _HOUR_MS = 3_600_000
 _GROUP_ROWS = 122_880
 """Rows that DuckDB keeps together, with the least and the greatest of each column."""
@@ -226,10 +228,12 @@ class DuckReadings:
 
     def _note_reused(self, controllers: list[str]) -> None:
         """Count batches whose number had stood for other content."""
-        for controller in set(controllers) - self.reused.keys():
-            log.warning("store: %s uses numbers of batches again", controller)
-        if len(self.reused) < _MERGE_OVER:
-            self.reused.update(controllers)
+        for controller in controllers:
+            if controller not in self.reused:
+                if len(self.reused) >= _MOST_NAMED:
+                    continue
+                log.warning("store: %s uses numbers of batches again", controller)
+            self.reused[controller] += 1
 
     async def put(self, kind: str, frame: Frame) -> None:
         """Store what was worked out; the last that is put stands."""

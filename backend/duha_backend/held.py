@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
+
 from duha_backend.readings import Frame, length
 from duha_backend.validate import Examined
 from duha_contract.messages import Batch
@@ -161,17 +163,18 @@ class Held:
 
 
 def fingerprint(message: Examined) -> bytes:
-    """Stand for the content of a batch: who sent it and every value."""
-    found = hashlib.blake2b(message.controller.encode(), digest_size=16)
+    """Stand for the content of a batch: who sent it and every value that is to be stored."""
+    if message.digest and not message.rejects:  # all of the bytes is stored
+        return message.digest[:16] + message.controller.encode()
+    found = hashlib.sha256(message.controller.encode())
     for table in message.tables:
-        found.update(f"\0{table.kind}\0{len(table)}".encode())
-        for name, column in table.values.items():
-            found.update(f"\0{name}\0".encode())
+        found.update(repr((table.kind, len(table), list(table.values))).encode())
+        for column in table.values.values():
             if column.dtype == object:
-                found.update("\0".join(map(str, column.tolist())).encode())
+                found.update("\0".join(column.tolist()).encode())
             else:
-                found.update(column.tobytes())
-    return found.digest()
+                found.update(np.ascontiguousarray(column).data)
+    return found.digest()[:16]
 
 
 def meets(spans: Sequence[Span], span: Span) -> bool:
@@ -217,7 +220,7 @@ def _lines(message: Examined, batch: Batch) -> list[Line]:
 
 
 def _distinct(values: Frame) -> bool:
-    return len(set(values["device"])) == length(values)
+    return len(set(values["device"].tolist())) == length(values)
 
 
 def _forget(known: dict[Any, Any], most: int) -> list[tuple[Any, Any]]:

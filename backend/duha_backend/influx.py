@@ -76,7 +76,7 @@ class _Part(NamedTuple):
 class InfluxReadings:
     """Readings in an InfluxDB."""
 
-    linger_s = 0.15
+    linger_s = 0.2
 
     def __init__(self, place: Influx, retention: Retention = USUAL) -> None:
         self._place = place
@@ -122,12 +122,11 @@ class InfluxReadings:
             return []
         if answer.status not in (400, 413, 422):
             raise self._server.refused(answer)
-        dropped = _dropped(part.lines, answer.text)
-        if dropped:
-            reason = f"InfluxDB: {answer.status} {answer.text}"
-            return [_refused(line, reason) for line in dropped]
+        said = f"InfluxDB: {answer.status} {answer.text}"
+        rejects = await asyncio.to_thread(_given_up, part.lines, said)
+        if rejects:
+            return rejects
         half = len(part.lines) // 2
-        rejects: list[Reject] = []
         for some in (part.lines[:half], part.lines[half:]):
             body = await asyncio.to_thread(packed, some)
             rejects += await self._post(step, _Part(some, body))
@@ -386,6 +385,11 @@ def _parts(measurement: str, frame: Frame) -> list[_Part]:
     made = lines(measurement, frame)
     some = [made[n : n + MOST_LINES] for n in range(0, len(made), MOST_LINES)]
     return [_Part(part, packed(part)) for part in some]
+
+
+def _given_up(part: list[str], said: str) -> list[Reject]:
+    """Lines that the server has dropped, as the rows that they were."""
+    return [_refused(line, said) for line in _dropped(part, said)]
 
 
 def _dropped(part: list[str], said: str) -> list[str]:

@@ -89,10 +89,13 @@ class Server:
         body: bytes | None = None, headers: dict[str, str] | None = None,
     ) -> Answer:  # fmt: skip
         """Make one request."""
-        answer = await self._request(method, path, parameters, body, headers)
-        async with answer:
-            text = (await self._patiently(answer.read())).decode("utf-8", "replace")
-            return _answer(answer, text)
+
+        async def asked() -> Answer:
+            request = self._opened(method, path, parameters, body, headers)
+            async with request as answer:
+                return _answer(answer, await answer.read())
+
+        return await self._patiently(asked())
 
     async def series(self, database: str, query: str) -> Series:
         """All series of an InfluxQL query."""
@@ -105,11 +108,11 @@ class Server:
         }  # fmt: skip
         parameters |= {"db": database} if database else {}
         method = "GET" if query.startswith(("SELECT", "SHOW")) else "POST"
-        answer = await self._request(method, "/query", parameters)
+        answer = await self._patiently(self._opened(method, "/query", parameters))
         async with answer:
             if answer.status >= 300:
-                text = (await self._patiently(answer.read())).decode("utf-8", "replace")
-                raise self.refused(_answer(answer, text))
+                said = await self._patiently(answer.read())
+                raise self.refused(_answer(answer, said))
             rest = b""
             while part := await self._patiently(answer.content.readany()):
                 if b"\n" not in part:
@@ -173,20 +176,19 @@ class Server:
         except ValueError as error:
             raise self.down("what it says is no result of a query") from error
 
-    async def _request(
+    def _opened(
         self, method: str, path: str, parameters: dict[str, str] | None = None,
         body: bytes | None = None, headers: dict[str, str] | None = None,
-    ) -> aiohttp.ClientResponse:  # fmt: skip
+    ) -> Any:  # fmt: skip
+        """Make a request: to be awaited, or entered, for its answer."""
         if self._session is None:
             limits = aiohttp.ClientTimeout(None, sock_connect=CONNECT_S)
             self._session = aiohttp.ClientSession(
                 timeout=limits, headers=_credentials(self.place.token)
             )
         url = self.place.url.rstrip("/") + path
-        return await self._patiently(
-            self._session.request(
-                method, url, params=parameters, data=body, headers=headers
-            )
+        return self._session.request(
+            method, url, params=parameters, data=body, headers=headers
         )
 
     async def _patiently(self, waited: Awaitable[T]) -> T:
@@ -213,7 +215,8 @@ class Server:
                 pass
 
 
-def _answer(answer: aiohttp.ClientResponse, text: str) -> Answer:
+def _answer(answer: aiohttp.ClientResponse, body: bytes) -> Answer:
+    text = body.decode("utf-8", "replace")
     headers = {name.lower(): value for name, value in answer.headers.items()}
     said = _said(text) if answer.status >= 300 else text
     return Answer(answer.status, said, headers)

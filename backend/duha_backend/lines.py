@@ -5,7 +5,7 @@ tags, so that a city has as many series as it has devices; everything else is a 
 """
 
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,36 +16,28 @@ TAGS = ("controller", "device")
 _TEXT = ("quality",)
 _LEVEL = 1
 """Of gzip: higher ones take several times as long, and save a third of a small thing."""
+_MOST_CELLS = 50_000
+"""Values of one quantity whose text is kept."""
 
 
 def lines(measurement: str, frame: Frame) -> list[str]:
     """Lines of a frame, in its order; a line without any field is left out.
 
-    Names of devices and controllers are ids of the contract, which need no escaping. Rows
-    that have values for the same quantities are written by one format.
+    Names of devices and controllers are ids of the contract, which need no escaping.
     """
+    if not length(frame):
+        return []
     tags = [name for name in TAGS if name in frame]
-    texts = [name for name in _TEXT if name in frame]
-    others = (*TAGS, *_TEXT, "ts")
-    numbers = {n: c for n, c in frame.items() if n not in others}
-    made: list[str | None] = [None] * length(frame)
-    for rows, present in _alike(numbers, length(frame)):
-        fields = [*(f'{n}="%s"' for n in texts), *(f"{n}=%s" for n in present)]
-        if not fields:
-            continue
-        head = measurement + "".join(f",{n}=%s" for n in tags)
-        form = f"{head} {','.join(fields)} %d"
-        columns = [
-            *(frame[n][rows].tolist() for n in (*tags, *texts)),
-            *(_texts(numbers[n][rows]) for n in present),
-            frame["ts"][rows].tolist(),
-        ]
-        found = [form % row for row in zip(*columns, strict=True)]
-        if len(found) == len(made):
-            return found
-        for row, line in zip(np.arange(len(made))[rows].tolist(), found, strict=True):
-            made[row] = line
-    return [line for line in made if line is not None]
+    shape = measurement + "".join(f",{name}=%s" for name in tags)
+    heads = zip(*(frame[name].tolist() for name in tags), strict=True)
+    fields = [
+        map(_cells(name).__getitem__, column.tolist())
+        for name, column in frame.items()
+        if name not in TAGS and name != "ts" and _any(column)
+    ]
+    bodies = map("".join, zip(*fields, strict=True))
+    rows = zip(heads, bodies, frame["ts"].tolist(), strict=bool(fields))
+    return [f"{shape % head} {body[1:]} {ts}" for head, body, ts in rows if body]
 
 
 def packed(part: Sequence[str]) -> bytes:
@@ -58,31 +50,32 @@ def time_of(line: str) -> int:
     return int(line[line.rindex(" ") :])
 
 
-def _alike(
-    numbers: dict[str, Array], n: int
-) -> Iterator[tuple[slice | Array, list[str]]]:
-    """Rows with values for the same quantities, and which these are."""
-    names = list(numbers)
-    known = np.empty((len(names), n), dtype=bool)
-    for k, name in enumerate(names):
-        known[k] = ~np.isnan(numbers[name])
-    some = np.flatnonzero(known.any(axis=1)).tolist()
-    if known[some].all():
-        yield slice(None), [names[k] for k in some]
-        return
-    shapes, of = np.unique(np.packbits(known, axis=0), axis=1, return_inverse=True)
-    for shape in range(shapes.shape[1]):
-        rows = np.flatnonzero(of.ravel() == shape)
-        yield rows, [names[k] for k in np.flatnonzero(known[:, rows[0]]).tolist()]
+def _any(column: Array) -> bool:
+    return column.dtype == object or not np.isnan(column).all()
 
 
-class _Memo(dict[float, str]):
-    """Texts of numbers; those of devices come again and again."""
+class _Cells(dict[float | str, str]):
+    """Texts of a field's values, which come again and again; none for no value."""
 
-    def __missing__(self, value: float) -> str:
-        text = self[value] = repr(value)
-        return text
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def __missing__(self, value: float | str) -> str:
+        if isinstance(value, str):
+            text = f'"{value}"'
+        elif value != value:  # noqa: PLR0124 - NaN alone differs from itself
+            return ""
+        else:
+            text = repr(value).removesuffix(".0")
+        if len(self) >= _MOST_CELLS:
+            self.clear()
+        cell = self[value] = f",{self._name}={text}"
+        return cell
 
 
-def _texts(column: Array) -> list[str]:
-    return list(map(_Memo().__getitem__, column.tolist()))
+_known: dict[str, _Cells] = {}
+
+
+def _cells(name: str) -> _Cells:
+    return _known.setdefault(name, _Cells(name))

@@ -13,8 +13,10 @@ import duckdb
 import numpy as np
 import pytest
 
+from duha_backend.books import Books
 from duha_backend.duck import DuckReadings
 from duha_backend.errors import StoreDown
+from duha_backend.ingest import Ingest
 from duha_backend.readings import (
     DAY_MS,
     FRAME_ROWS,
@@ -23,11 +25,14 @@ from duha_backend.readings import (
     Retention,
     length,
 )
+from duha_backend.registry import Registry
 from duha_backend.validate import Columns, Examined
-from duha_contract.messages import Batch
+from duha_contract.clock import Clock
+from duha_contract.messages import Batch, Table, encode
 
 DAY = 1_799_971_200_000  # midnight UTC
 T0 = DAY + 8 * 3_600_000
+T_NOW = round(time.time() * 1000) - 60_000
 FOREVER = Retention(raw=None, quarters=None, days=None)
 
 
@@ -272,6 +277,39 @@ async def test_the_book_of_batches_is_merged_while_batches_come(duck, monkeypatc
     await store.write([lamps(n, T0 + n) for n in range(1, 120)], T0)
     assert stored(store) == (238, 238)
     await store.close()
+
+
+async def test_what_comes_close_together_shares_a_commit(duck, tmp_path):
+    registry = Registry.in_folder(tmp_path)
+    acknowledged: list[object] = []
+
+    async def acknowledge(_controller, ack):
+        acknowledged.append(ack)
+
+    ingest = Ingest(
+        duck,
+        Books(registry.engine),
+        None,
+        dict[str, str],
+        Clock(time.time),
+        acknowledge,
+    )
+    duck.linger_s = 1.0
+    taking = asyncio.create_task(ingest.run())
+    for n in range(1, 6):
+        table = Table(
+            "luminaire", ("device", "ts", "quality"), (("L1", T_NOW + n, "good"),)
+        )
+        batch = Batch(1, "boot", "box", n, "trusted", (table,))
+        ingest.offer("duha/v1/plzen/RVO-001/data", encode(batch))
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(10):
+        while ingest.counts.messages < 5:
+            await asyncio.sleep(0.02)
+    assert ingest.counts.commits == 1
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    registry.close()
 
 
 # -- means -------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from duha_backend import held
 from duha_backend.held import NEAR_MS, Held, cover, fingerprint, meets
-from duha_backend.validate import Columns, Examined
-from duha_contract.messages import Batch
+from duha_backend.validate import Columns, Examined, examine
+from duha_contract.messages import Batch, Table, encode
 
 T0 = 1_800_000_000_000
 HOUR = 3_600_000
@@ -86,6 +86,25 @@ def test_every_value_is_part_of_the_content():
     seen |= {fingerprint(batch(1, T0 + 1)), fingerprint(batch(1, T0, controller="R2"))}
     assert len(seen) == 7
     assert fingerprint(batch(1, T0)) == fingerprint(batch(2, T0))
+
+
+def test_the_bytes_of_a_message_stand_for_it_where_all_of_it_is_stored():
+    def message(controller, *rows):
+        table = Table("luminaire", ("device", "ts", "quality", "power_w"), rows)
+        raw = encode(Batch(1, "boot", "box", 1, "trusted", (table,)))
+        topic = f"duha/v1/plzen/{controller}/data"
+        return examine(topic, raw, T0, {"L9": "RVO-9"})
+
+    first = message("RVO-1", ("L1", T0, "good", 1))
+    assert first.digest
+    assert fingerprint(first) == fingerprint(message("RVO-1", ("L1", T0, "good", 1)))
+    others = [
+        message("RVO-1", ("L1", T0, "good", 2)),
+        message("RVO-2", ("L1", T0, "good", 1)),
+        message("RVO-1", ("L1", T0, "good", 1), ("L9", T0, "good", 1)),
+        message("RVO-9", ("L1", T0, "good", 1), ("L9", T0, "good", 1)),
+    ]
+    assert len({fingerprint(one) for one in (first, *others)}) == 5
 
 
 def test_what_outlives_the_process_is_enough_to_go_on():

@@ -268,7 +268,7 @@ async def test_a_write_is_packed_at_the_lowest_level(serve, monkeypatch):
     store = await serve(two)
     await store.write([lamps(1)], T0)
     assert used == [1]
-    assert two.lines[0] == f'luminaire,controller=RVO-001,device=L1 quality="good",power_w=30.0 {T0}'  # fmt: skip
+    assert two.lines[0] == f'luminaire,controller=RVO-001,device=L1 quality="good",power_w=30 {T0}'  # fmt: skip
 
 
 CALLS = {

@@ -52,7 +52,7 @@ def acknowledged(outbox, chance):
         ack = decode(payload(ACK, chance), Ack)
     except MessageError:
         return
-    outbox.acknowledge(ack.ranges)
+    outbox.acknowledge(ack.outbox, ack.ranges)
 
 
 MANY = [pytest.mark.system, pytest.mark.timeout(900)]
