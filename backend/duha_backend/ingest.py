@@ -19,6 +19,7 @@ from duha_backend.books import Bin, Books
 from duha_backend.errors import StoreDown
 from duha_backend.fair import FairQueue, Message
 from duha_backend.live import Live
+from duha_backend.logs import Seldom
 from duha_backend.readings import DAY_MS, QUARTER_MS, Readings
 from duha_backend.replay import replayed
 from duha_backend.sinks import GROUP, Part, Receipt, Sink
@@ -30,6 +31,8 @@ from duha_contract.topics import Topic, parse
 from duha_runtime.supervision import Supervisor, describe
 
 log = logging.getLogger(__name__)
+_quarantined = logging.getLogger(f"{__name__}.quarantine")
+_quarantined.addFilter(Seldom())
 
 GROUP_BYTES = 2 * 1024 * 1024
 """Bytes of messages beyond which a group is full."""
@@ -376,7 +379,7 @@ class Ingest:
         for reject in rejects[:3]:
             who = reject.controller or "?"
             more = {"controller": reject.controller, "kind": reject.kind}
-            log.warning("quarantine: %s: %s", who, reject.reason, extra=more)
+            _quarantined.warning("quarantine: %s: %s", who, reject.reason, extra=more)
 
     def _lagged(self, seconds: float) -> None:
         for upper in LAGS_S:

@@ -416,8 +416,11 @@ class Live:
         return NAMES.get(state) or ("lit" if state else "off")
 
     def _power_w(self) -> float:
-        """What the meters of the city show together [W]."""
-        return float(np.nansum(self.latest["meter"].values["power_w"]))
+        """What the registered meters of the city show together [W]."""
+        meters = self.latest["meter"]
+        power = meters.values["power_w"].copy()
+        power[[meters.index[name] for name in meters.strangers]] = 0.0
+        return float(np.nansum(power))
 
     def _rained(self, frame: Frame) -> None:
         """Take rain of registered gauges, in one frame or of several."""

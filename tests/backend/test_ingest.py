@@ -297,7 +297,7 @@ async def test_a_bad_event_and_a_bad_row_are_refused_and_all_else_is_stored(runn
     assert [e["code"] for e in running.books.events(0, 2**62, None, 9)] == ["hello"]
     reasons = sorted(row["reason"] for row in running.books.quarantine(None, 9))
     assert [reason.split(":")[0] for reason in reasons] == ["L2", "event", "event", "report"]  # fmt: skip
-    known = running.live.controllers["RVO-001"]
+    known = running.live.unregistered["RVO-001"]
     assert known.report.revision == 1
 
 

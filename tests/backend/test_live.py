@@ -231,6 +231,14 @@ def test_a_gauge_that_nobody_has_registered_makes_no_rain():
     assert list(live.rain) == ["SR-01"]
 
 
+def test_a_meter_that_nobody_has_registered_takes_no_power():
+    live = city()
+    live.set_assets([*live.assets.values(), Asset("E1", "meter", "RVO-001", "", "", 49, 13)])  # fmt: skip
+    columns: dict[str, list[object]] = {"device": ["E1", "X9"], "ts": [T0] * 2, "quality": ["good"] * 2, "power_w": [900.0, 5000.0]}  # fmt: skip
+    live.take("RVO-001", [Columns.of("meter", columns)])
+    assert live.figures(T0)["power_kw"] == 0.9
+
+
 async def test_a_hundred_thousand_unknown_controllers_cost_next_to_nothing():
     live = city()
     live.take("RVO-001", [readings(T0)])
