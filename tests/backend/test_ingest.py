@@ -247,7 +247,7 @@ async def test_an_event_that_no_commit_takes_stands_alone_in_quarantine(running)
     assert len(running.books.events(0, 99, None, 99)) == 38
     kept = running.books.quarantine(None, 9)
     assert {row["controller"] for row in kept} == {"RVO-007", "RVO-030"}
-    assert all("could not be stored: IntegrityError" in row["reason"] for row in kept)
+    assert all("could not be stored" in row["reason"] for row in kept)
     assert running.ingest.alarms == {}
 
 
