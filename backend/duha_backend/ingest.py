@@ -14,10 +14,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 
 from duha_backend.books import Bin, Books
 from duha_backend.errors import StoreDown
-from duha_backend.fair import FairQueue, Message
+from duha_backend.fair import FairQueue, Message, Strangers
 from duha_backend.live import Live
 from duha_backend.logs import Seldom
 from duha_backend.readings import DAY_MS, QUARTER_MS, Readings
@@ -61,6 +62,8 @@ class Counts:
     rows: int = 0
     rejected: int = 0
     dropped: int = 0
+    strangers: int = 0
+    """Messages of unregistered controllers that are too many to be taken."""
     commits: int = 0
     failed_commits: int = 0
     lag: dict[float, int] = field(default_factory=lambda: dict.fromkeys(LAGS_S, 0))
@@ -108,7 +111,8 @@ class Ingest:
         self._acknowledge = acknowledge
         self._keep_ms = None if keep_days is None else keep_days * DAY_MS
         self._supervisor = supervisor or Supervisor()
-        self._queue = FairQueue(self._is_registered)
+        self._queue = FairQueue()
+        self._strangers = Strangers()
         self._offered = asyncio.Event()
         self._registered: tuple[object, frozenset[str]] = (None, frozenset())
         self._marked: set[Bin] = set()
@@ -169,7 +173,11 @@ class Ingest:
         except ContractError:
             self._counts.dropped += 1
             return
-        message = (where.controller, payload)
+        name = where.controller
+        if not (self._is_registered(name) or self._strangers.admit(name, monotonic())):
+            self._counts.strangers += 1
+            return
+        message = (name, payload)
         dropped = self._queue.put(message, WAITING_BYTES, WAITING_BYTES_EACH)
         self._counts.dropped += len(dropped)
         self._offered.set()
