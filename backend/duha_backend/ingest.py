@@ -42,6 +42,8 @@ WAITING_BYTES = 32 * 1024 * 1024
 WAITING_BYTES_EACH = 4 * 1024 * 1024
 """Most bytes in memory of one controller."""
 LINGER_S = 0.05
+BREATH_S = 0.01
+"""How long readings are shown before others get a turn on the event loop [s]."""
 LATE_MS = QUARTER_MS
 """A quarter that has been over for so long may have been rolled up already."""
 MOST_OWED = 10_000
@@ -194,9 +196,7 @@ class Ingest:
             group = await self._group()
             now = self._clock.now_ms()
             examined = await asyncio.to_thread(self._examine, group, now)
-            for message in examined:
-                with self._supervisor.barrier("live"):
-                    self._show(message)
+            await self._show_all(examined)
             if self._store is None:
                 self._counts.messages += len(examined)
                 continue
@@ -221,6 +221,16 @@ class Ingest:
             examine(Topic("", controller, "data"), payload, now, owners, oldest)
             for controller, payload in group
         ]
+
+    async def _show_all(self, examined: Sequence[Examined]) -> None:
+        """Show what has come; others get a turn on the event loop in between."""
+        begun = monotonic()
+        for message in examined:
+            with self._supervisor.barrier("live"):
+                self._show(message)
+            if monotonic() - begun > BREATH_S:
+                await asyncio.sleep(0)
+                begun = monotonic()
 
     def _show(self, message: Examined) -> None:
         if self._live is not None and message.batch is not None:

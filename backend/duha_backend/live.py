@@ -53,8 +53,6 @@ MOST_UNREGISTERED = 1000
 FORGOTTEN_MS = DAY_MS
 """How long an unregistered controller or device is remembered after its last message."""
 SWEEP_MS = 600_000
-CLOCK_WRONG_S = 30.0
-"""Clock skew beyond which a controller's clock counts as wrong [s]."""
 
 
 @dataclass
@@ -85,12 +83,6 @@ class Controller:
     report: Report | None = None
     stale: bool = True
     diverged: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def clock_wrong(self) -> bool:
-        """Whether its clock was never set, or differs from the backend's."""
-        unset = self.status is not None and self.status.clock == "unset"
-        return unset or abs(self.clock_skew_s or 0.0) > CLOCK_WRONG_S
 
 
 @dataclass
