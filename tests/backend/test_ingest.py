@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from duha_backend import fair
 from duha_backend import ingest as ingest_module
+from duha_backend.acks import ranges
 from duha_backend.books import Books
 from duha_backend.duck import DuckReadings
 from duha_backend.fair import FORGOTTEN_S, FairQueue, Strangers
-from duha_backend.ingest import Ingest, ranges
+from duha_backend.ingest import Ingest
 from duha_backend.keeper import Keeper
 from duha_backend.live import Live
 from duha_backend.readings import DAY_MS, LATE, QUARTER_MS, USUAL
