@@ -13,7 +13,7 @@ that the page may show for seconds, or while the store is away, what no store ha
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from duha_backend.acks import Acknowledge, Acks
@@ -247,8 +247,8 @@ class Ingest:
         ]
         receipt.left = len(found) + 1
         for sink, _ in found:
-            without = Examined(message.controller, message.batch, message.tables)
-            sink.put(Part(without, [receipt]))
+            # What is refused of it is written down later, and once.
+            sink.put(Part(replace(message, rejects=[]), [receipt]))
         return Part(message, [receipt])
 
     # -- the sinks ---------------------------------------------------------------------

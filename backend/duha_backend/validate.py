@@ -7,6 +7,7 @@ quarantined and acknowledged, because a poison message must not block the queue.
 `examine` never raises: what no rule foresees is refused with the name of the error. Pure.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -101,6 +102,8 @@ class Examined:
     tables: list[Columns] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     envelope: Envelope | None = None
+    digest: bytes = b""
+    """Stands for the bytes that came; empty where there were none."""
 
     def refuse(self, reason: str, raw: bytes, kind: str = "") -> None:
         """Note something that was refused."""
@@ -172,7 +175,7 @@ def examine(
         controller = (topic if isinstance(topic, Topic) else parse(topic)).controller
     except ContractError as error:
         return Examined("", rejects=[Reject("", clipped(str(error)), payload)])
-    result = Examined(controller)
+    result = Examined(controller, digest=hashlib.sha256(payload).digest())
     try:
         _examine(result, payload, _Rules(controller, owners, now_ms, oldest_ms))
     except Exception as error:  # noqa: BLE001 - what nobody foresaw stops no other message
