@@ -218,14 +218,12 @@ class Books:
 
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
-    """Turn what says that the database is away, full or locked into StoreDown."""
+    """Turn every error of the database that no data can cause into StoreDown."""
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:  # fmt: skip
-        raise StoreDown(str(error).splitlines()[0]) from error
-    except sa.exc.DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
+    except (sa.exc.DataError, sa.exc.IntegrityError):
+        raise
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise StoreDown(str(error).splitlines()[0]) from error
 
 

@@ -6,13 +6,13 @@ too much waits in all, the longest queue gives way.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 
 OVERHEAD = 500
 """What a waiting message costs beside its payload [bytes]."""
 MOST_STRANGERS = 1000
-"""Queues of unregistered controllers; more of them share one."""
-_SHARED = ""
+"""Unregistered controllers whose messages are taken."""
+FORGOTTEN_S = 86_400.0
+"""How long an unregistered controller keeps its place after its last message [s]."""
 
 Message = tuple[str, bytes]
 """Controller and payload."""
@@ -47,19 +47,36 @@ def size(message: Message) -> int:
     return len(message[1]) + OVERHEAD
 
 
-class FairQueue:
-    """Queues of messages, one for each controller, served in turn.
+class Strangers:
+    """Unregistered controllers that are taken notice of: a bounded number.
 
-    Parameters
-    ----------
-    registered : callable
-        Whether a controller is registered: it always has a queue of its own.
+    What the others send costs nothing: it is not taken, and waits where it comes from
+    until they are registered.
     """
 
-    def __init__(self, registered: Callable[[str], bool]) -> None:
-        self._registered = registered
+    def __init__(self) -> None:
+        self._heard: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._heard)
+
+    def admit(self, name: str, now_s: float) -> bool:
+        """Whether a controller may send, at a time [s]."""
+        if name not in self._heard and len(self._heard) >= MOST_STRANGERS:
+            silent, heard_s = next(iter(self._heard.items()))
+            if now_s - heard_s < FORGOTTEN_S:
+                return False
+            del self._heard[silent]
+        self._heard[name] = now_s
+        self._heard.move_to_end(name)
+        return True
+
+
+class FairQueue:
+    """Queues of messages, one for each controller, served in turn."""
+
+    def __init__(self) -> None:
         self._queues: OrderedDict[str, _Queue] = OrderedDict()
-        self._strangers: set[str] = set()
         self._bytes = 0
         self._messages = 0
 
@@ -79,7 +96,7 @@ class FairQueue:
         most, most_each : int
             Most bytes in all, and of one controller.
         """
-        name = self._name(message[0])
+        name = message[0]
         mine = self._queues.get(name)
         cost, waiting = size(message), mine.bytes if mine else 0
         if waiting + cost > min(most, most_each):
@@ -92,8 +109,6 @@ class FairQueue:
             dropped.append(self._taken(longest, self._queues[longest].pop()))
         if name not in self._queues:
             self._queues[name] = _Queue()
-            if name and not self._registered(name):
-                self._strangers.add(name)
         self._queues[name].append(message)
         self._bytes += cost
         self._messages += 1
@@ -117,11 +132,4 @@ class FairQueue:
         self._messages -= 1
         if not self._queues[name].messages:
             del self._queues[name]
-            self._strangers.discard(name)
         return message
-
-    def _name(self, controller: str) -> str:
-        """Whose queue it is."""
-        if controller in self._queues or self._registered(controller):
-            return controller
-        return controller if len(self._strangers) < MOST_STRANGERS else _SHARED

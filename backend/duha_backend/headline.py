@@ -7,6 +7,7 @@ import numpy as np
 
 from duha_backend.alarms.book import Book
 from duha_backend.alarms.lamps import Ratings
+from duha_backend.city import City
 from duha_backend.energy.book import EnergyBook
 from duha_backend.lighting.inventory import LuminaireType
 from duha_backend.live import NOT_NETWORKED, STALE, Live
@@ -35,7 +36,7 @@ class Headline:
         self._registry = registry
         self._alarms = alarms
         self._energy = energy
-        self._ratings: tuple[object, Ratings] = (None, Ratings([], {}))
+        self._ratings: tuple[object, object, Ratings] = (None, None, Ratings([], {}))
         self._said: tuple[int, dict[str, Any]] = (-1, {})
 
     def now(self, now_ms: int) -> dict[str, Any]:
@@ -56,9 +57,10 @@ class Headline:
     def _figures(self, now_ms: int) -> dict[str, Any]:
         states = self._alarms.tally(now_ms)
         codes = self._alarms.codes(now_ms)
-        expected = self._power(np.arange(len(self._live.luminaires)))
+        city = self._live.city
+        expected = self._power(city, np.arange(len(city.luminaires)))
         return {
-            "availability_pct": availability(self._live.state),
+            "availability_pct": availability(city.state),
             "alarms": states,
             "lit_uncommanded": codes.get("lampUnexpectedOn", 0),
             "expected_kw": None if expected is None else expected / 1000,
@@ -70,23 +72,26 @@ class Headline:
 
         None where nothing is known of any: no level, or no type.
         """
-        return self._power(np.array(self._live.of_cabinet(cabinet), dtype=np.int64))
+        city = self._live.city
+        rows = np.array(city.of_cabinet.get(cabinet, ()), dtype=np.int64)
+        return self._power(city, rows)
 
-    def _power(self, rows: Array) -> float | None:
-        lamps = self._live.latest["luminaire"]
+    def _power(self, city: City, rows: Array) -> float | None:
+        lamps = city.latest["luminaire"]
         level = lamps.values["level_commanded_pct"][rows]
         rows, level = rows[~np.isnan(level)], level[~np.isnan(level)]
         hours = np.nan_to_num(lamps.values["burning_h"][rows])
-        watts = self._rated().expected(rows, level, hours)
+        watts = self._rated(city).expected(rows, level, hours)
         known = ~np.isnan(watts)
         return float(watts[known].sum()) if known.any() else None
 
-    def _rated(self) -> Ratings:
+    def _rated(self, city: City) -> Ratings:
         types = {kind.id: kind for kind in self._registry.all(LuminaireType)}
-        known = (self._live.version, types)
-        if self._ratings[0] != known:
-            self._ratings = (known, Ratings(self._live.luminaires, types))
-        return self._ratings[1]
+        lamps, known, ratings = self._ratings
+        if lamps is not city.luminaires or known != types:
+            ratings = Ratings(city.luminaires, types)
+            self._ratings = (city.luminaires, types, ratings)
+        return ratings
 
     def _night(self, now_ms: int) -> dict[str, Any] | None:
         today = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).date()

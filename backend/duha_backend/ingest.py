@@ -13,23 +13,28 @@ that the page may show for seconds, or while the store is away, what no store ha
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from time import monotonic
 
+from duha_backend.acks import Acknowledge, Acks
 from duha_backend.books import Bin, Books
 from duha_backend.errors import StoreDown
-from duha_backend.fair import FairQueue, Message
+from duha_backend.fair import FairQueue, Message, Strangers
 from duha_backend.live import Live
+from duha_backend.logs import Seldom
 from duha_backend.readings import DAY_MS, QUARTER_MS, Readings
 from duha_backend.replay import replayed
 from duha_backend.sinks import GROUP, Part, Receipt, Sink
 from duha_backend.validate import Examined, Reject, examine
 from duha_contract.clock import Clock
 from duha_contract.errors import ContractError
-from duha_contract.messages import EARLIEST_MS, Ack, encode
+from duha_contract.messages import EARLIEST_MS, encode
 from duha_contract.topics import Topic, parse
 from duha_runtime.supervision import Supervisor, describe
 
 log = logging.getLogger(__name__)
+_quarantined = logging.getLogger(f"{__name__}.quarantine")
+_quarantined.addFilter(Seldom())
 
 GROUP_BYTES = 2 * 1024 * 1024
 """Bytes of messages beyond which a group is full."""
@@ -38,14 +43,11 @@ WAITING_BYTES = 32 * 1024 * 1024
 WAITING_BYTES_EACH = 4 * 1024 * 1024
 """Most bytes in memory of one controller."""
 LINGER_S = 0.05
+BREATH_S = 0.01
+"""How long readings are shown before others get a turn on the event loop [s]."""
 LATE_MS = QUARTER_MS
 """A quarter that has been over for so long may have been rolled up already."""
-MOST_OWED = 10_000
-"""Controllers that are asked to send again, and outboxes with acknowledgements to send."""
-MOST_RANGES = 1000
-SENT_AT_ONCE = 256
 
-Acknowledge = Callable[[str, Ack], Awaitable[None]]
 LAGS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, float("inf"))
 
 
@@ -58,6 +60,8 @@ class Counts:
     rows: int = 0
     rejected: int = 0
     dropped: int = 0
+    strangers: int = 0
+    """Messages of unregistered controllers that are too many to be taken."""
     commits: int = 0
     failed_commits: int = 0
     lag: dict[float, int] = field(default_factory=lambda: dict.fromkeys(LAGS_S, 0))
@@ -102,25 +106,27 @@ class Ingest:
         self._live = live
         self._owners = owners
         self._clock = clock
-        self._acknowledge = acknowledge
         self._keep_ms = None if keep_days is None else keep_days * DAY_MS
         self._supervisor = supervisor or Supervisor()
-        self._queue = FairQueue(self._is_registered)
+        self._queue = FairQueue()
+        self._strangers = Strangers()
         self._offered = asyncio.Event()
         self._registered: tuple[object, frozenset[str]] = (None, frozenset())
         self._marked: set[Bin] = set()
-        self._owed: set[str] = set()
-        self._asking = False
-        self._due: dict[tuple[str, str], list[int]] = {}
-        self._to_send = asyncio.Event()
+        self._acks = Acks(acknowledge, self._supervisor)
         self._counts = Counts()
         linger_s: float = getattr(store, "linger_s", LINGER_S) - LINGER_S
         self._stored = Sink(
-            "store", self._keep, self._kept, self._refused, self._missed, self._works,
+            "store", self._keep, self._kept, self._refused, self._missed, self._acks.ask_again,
             max(0.0, linger_s),
         )  # fmt: skip
         self._booked = Sink(
-            "books", self._book, self._advance, self._refused, self._missed, self._works
+            "books",
+            self._book,
+            self._advance,
+            self._refused,
+            self._missed,
+            self._acks.ask_again,
         )
 
     @property
@@ -147,7 +153,7 @@ class Ingest:
             "ingest": self._examine_all,
             "ingest store": self._stored.run,
             "ingest books": self._booked.run,
-            "ingest acknowledgements": self._send_all,
+            "ingest acknowledgements": self._acks.run,
         }
 
     async def run(self) -> None:
@@ -166,7 +172,11 @@ class Ingest:
         except ContractError:
             self._counts.dropped += 1
             return
-        message = (where.controller, payload)
+        name = where.controller
+        if not (self._is_registered(name) or self._strangers.admit(name, monotonic())):
+            self._counts.strangers += 1
+            return
+        message = (name, payload)
         dropped = self._queue.put(message, WAITING_BYTES, WAITING_BYTES_EACH)
         self._counts.dropped += len(dropped)
         self._offered.set()
@@ -183,9 +193,7 @@ class Ingest:
             group = await self._group()
             now = self._clock.now_ms()
             examined = await asyncio.to_thread(self._examine, group, now)
-            for message in examined:
-                with self._supervisor.barrier("live"):
-                    self._show(message)
+            await self._show_all(examined)
             if self._store is None:
                 self._counts.messages += len(examined)
                 continue
@@ -211,6 +219,16 @@ class Ingest:
             for controller, payload in group
         ]
 
+    async def _show_all(self, examined: Sequence[Examined]) -> None:
+        """Show what has come; others get a turn on the event loop in between."""
+        begun = monotonic()
+        for message in examined:
+            with self._supervisor.barrier("live"):
+                self._show(message)
+            if monotonic() - begun > BREATH_S:
+                await asyncio.sleep(0)
+                begun = monotonic()
+
     def _show(self, message: Examined) -> None:
         if self._live is not None and message.batch is not None:
             self._live.take(message.controller, message.tables)
@@ -229,8 +247,8 @@ class Ingest:
         ]
         receipt.left = len(found) + 1
         for sink, _ in found:
-            without = Examined(message.controller, message.batch, message.tables)
-            sink.put(Part(without, [receipt]))
+            # What is refused of it is written down later, and once.
+            sink.put(Part(replace(message, rejects=[]), [receipt]))
         return Part(message, [receipt])
 
     # -- the sinks ---------------------------------------------------------------------
@@ -308,12 +326,7 @@ class Ingest:
         """What a sink in trouble did not take is asked for when it works again."""
         for part in parts:
             for receipt in part.receipts:
-                if len(self._owed) < MOST_OWED:
-                    self._owed.add(receipt.message.controller)
-
-    def _works(self) -> None:
-        self._asking = True
-        self._to_send.set()
+                self._acks.missed(receipt.message.controller)
 
     def _advance(self, parts: Sequence[Part]) -> None:
         """Parts are done: their messages go on to quarantine, or are acknowledged.
@@ -342,41 +355,15 @@ class Ingest:
         self._counts.rows += sum(len(table) for table in message.tables)
         self._tell(message.rejects)
         identity = message.batch or message.envelope
-        if identity is None or len(self._due) >= MOST_OWED:
-            return
-        outbox = (message.controller, identity.outbox)
-        self._due.setdefault(outbox, []).append(identity.seq)
-        self._to_send.set()
-
-    async def _send_all(self) -> None:
-        """Send acknowledgements; a broker that hangs holds up no commit."""
-        while True:
-            await self._to_send.wait()
-            self._to_send.clear()
-            sending = [
-                (controller, Ack(v=1, outbox=outbox, ranges=some))
-                for (controller, outbox), seqs in self._due.items()
-                for some in _pages(ranges(seqs))
-            ]
-            self._due = {}
-            if self._asking:  # instead of waiting until what was missed comes by itself
-                owed, self._owed, self._asking = self._owed, set(), False
-                again = Ack(v=1, outbox="", resend=True)
-                sending += [(controller, again) for controller in owed if controller]
-            for n in range(0, len(sending), SENT_AT_ONCE):
-                some = (self._send(*one) for one in sending[n : n + SENT_AT_ONCE])
-                await asyncio.gather(*some)
-
-    async def _send(self, controller: str, ack: Ack) -> None:
-        with self._supervisor.barrier("acknowledgement"):
-            await self._acknowledge(controller, ack)
+        if identity is not None:
+            self._acks.owe(message.controller, identity.outbox, identity.seq)
 
     def _tell(self, rejects: Sequence[Reject]) -> None:
         self._counts.rejected += len(rejects)
         for reject in rejects[:3]:
             who = reject.controller or "?"
             more = {"controller": reject.controller, "kind": reject.kind}
-            log.warning("quarantine: %s: %s", who, reject.reason, extra=more)
+            _quarantined.warning("quarantine: %s: %s", who, reject.reason, extra=more)
 
     def _lagged(self, seconds: float) -> None:
         for upper in LAGS_S:
@@ -422,21 +409,3 @@ class Ingest:
             await asyncio.to_thread(self._books.mark, self._bins([message], now))
             await asyncio.to_thread(self._books.write, [message], now)
         return rejects
-
-
-def _pages(
-    found: tuple[tuple[int, int], ...],
-) -> Iterable[tuple[tuple[int, int], ...]]:
-    """Ranges, as many together as one acknowledgement may hold."""
-    return (found[n : n + MOST_RANGES] for n in range(0, len(found), MOST_RANGES))
-
-
-def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:
-    """Numbers as inclusive ranges, in order."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(set(numbers)):
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
-        else:
-            found.append((number, number))
-    return tuple(found)

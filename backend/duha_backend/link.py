@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import aiomqtt
 import msgspec
 
+from duha_backend.logs import Seldom
 from duha_backend.validate import is_text
 from duha_contract.errors import ContractError, MessageError
 from duha_contract.messages import Ack, Desired, Status, decode, encode
@@ -26,35 +26,8 @@ MOST_INCOMING = 5000
 MOST_INCOMING_BYTES = 32 * 1024 * 1024
 MOST_OUTGOING = 10_000
 DOCUMENTS_AT_ONCE = 20
-SAY_EVERY_S = 10.0
-"""How often the log tells of the same kind of trouble [s]."""
-_MOST_KINDS = 1000
 _BREATH = 200
 """Messages that are taken before others get a turn on the event loop."""
-
-
-class Seldom(logging.Filter):
-    """Lets one line of each kind through in a while, with the number of those before it."""
-
-    def __init__(self, every_s: float = SAY_EVERY_S) -> None:
-        super().__init__()
-        self._every_s = every_s
-        self._said: dict[str, tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a line is written."""
-        kind = str(record.msg)
-        until, left_out = self._said.get(kind, (float("-inf"), 0))
-        now = time.monotonic()
-        if now < until:
-            self._said[kind] = (until, left_out + 1)
-            return False
-        if len(self._said) > _MOST_KINDS:
-            self._said.clear()
-        self._said[kind] = (now + self._every_s, 0)
-        if left_out:
-            record.msg = f"{record.msg} ({left_out} lines like this left out)"
-        return True
 
 
 _SELDOM = Seldom()

@@ -53,8 +53,6 @@ MOST_UNREGISTERED = 1000
 FORGOTTEN_MS = DAY_MS
 """How long an unregistered controller or device is remembered after its last message."""
 SWEEP_MS = 600_000
-CLOCK_WRONG_S = 30.0
-"""Clock skew beyond which a controller's clock counts as wrong [s]."""
 
 
 @dataclass
@@ -85,12 +83,6 @@ class Controller:
     report: Report | None = None
     stale: bool = True
     diverged: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def clock_wrong(self) -> bool:
-        """Whether its clock was never set, or differs from the backend's."""
-        unset = self.status is not None and self.status.clock == "unset"
-        return unset or abs(self.clock_skew_s or 0.0) > CLOCK_WRONG_S
 
 
 @dataclass
@@ -416,8 +408,11 @@ class Live:
         return NAMES.get(state) or ("lit" if state else "off")
 
     def _power_w(self) -> float:
-        """What the meters of the city show together [W]."""
-        return float(np.nansum(self.latest["meter"].values["power_w"]))
+        """What the registered meters of the city show together [W]."""
+        meters = self.latest["meter"]
+        power = meters.values["power_w"].copy()
+        power[[meters.index[name] for name in meters.strangers]] = 0.0
+        return float(np.nansum(power))
 
     def _rained(self, frame: Frame) -> None:
         """Take rain of registered gauges, in one frame or of several."""

@@ -10,7 +10,8 @@ import aiomqtt
 import pytest
 
 from duha_backend import link as link_module
-from duha_backend.link import Broker, Incoming, Link, Seldom
+from duha_backend.link import Broker, Incoming, Link
+from duha_backend.logs import Seldom
 from duha_contract.messages import Ack, Desired, Status, encode
 from duha_contract.programmes import Place
 from tests import servers

@@ -67,8 +67,8 @@ async def test_every_good_reading_is_acknowledged_among_damaged_messages(tmp_pat
             seq = n // 20 + 1
             for name in GOOD:
                 sent.setdefault((name, "box"), set()).add(seq)
-                topic, payload = good(name, seq, now - seq * 10)
-                hand_on(topic, payload, ingest, live)
+                where, fine = good(name, seq, now - seq * 10)
+                hand_on(where, fine, ingest, live)
         if n % 100 == 0:
             await asyncio.sleep(0.01)
             await live.tick(now + n)

@@ -382,7 +382,7 @@ class Engine:
                 "communicationFailure", known.id, known.stale and heard, now / 1000,
                 f"{affected} luminaires without data", affected,
             )  # fmt: skip
-            clock = known.clock_wrong
+            clock = known.status is not None and known.status.clock == "unset"
             self._holds.see(
                 "clockError", known.id, clock and not known.stale, now / 1000
             )

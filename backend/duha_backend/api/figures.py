@@ -100,6 +100,11 @@ class _Collector:
             ("rows", "Readings stored", counts.rows),
             ("rejected", "Readings or messages put into quarantine", counts.rejected),
             ("dropped", "Messages dropped because too much waited", counts.dropped),
+            (
+                "strangers",
+                "Messages of too many unregistered controllers",
+                counts.strangers,
+            ),
             ("commits", "Commits to the store", counts.commits),
             ("failed_commits", "Commits that failed", counts.failed_commits),
         ):
