@@ -11,6 +11,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import Database
 from duha_backend.readings import Step
 from duha_backend.validate import Examined, Reject
 
@@ -26,7 +27,7 @@ Bin = tuple[str, Marked, int]
 class Books:
     """The books, over the registry's engine."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
         self._untrimmed = 0
 

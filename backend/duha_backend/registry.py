@@ -98,7 +98,7 @@ class Registry:
     """The registry behind one database URL."""
 
     def __init__(self, url: str) -> None:
-        self.engine = tables.open_engine(url)
+        self.engine = tables.open_database(url)
         self._engine = self.engine
 
     @classmethod
@@ -112,7 +112,7 @@ class Registry:
 
     def backup(self, folder: Path) -> str | None:
         """Copy an SQLite registry into a folder; None for a server's database."""
-        if self._engine.dialect.name != "sqlite":
+        if not self._engine.embedded:
             return None
         with self._engine.connect() as db:
             db.execute(

@@ -1,6 +1,8 @@
 """The registry on SQLite and on PostgreSQL: one suite, real databases."""
 
 import json
+import os
+import signal
 import threading
 import time
 
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from duha_backend import tables
 from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
 from duha_backend.books import Books
-from duha_backend.errors import NotFound, Stale
-from duha_backend.leader import Leadership
+from duha_backend.database import Gate
+from duha_backend.errors import Invalid, NotFound, RegistryDown, Stale
+from duha_backend.leader import LEASE_S, TAKE_OVER_S, Leadership
 from duha_backend.lighting.inventory import Asset, Group
 from duha_backend.lighting.wanted import Sensed
 from duha_backend.registry import Registry, User, tag
@@ -78,7 +81,7 @@ def test_a_registry_from_before_migrations_is_brought_up_to_date(tmp_path):
     engine = sa.create_engine(url)
     old = sa.MetaData()
     new = {"change", "event", "quarantine", "unrolled", "history", "sensed",
-           "alarm", "delivery", "energy", "run"}  # fmt: skip
+           "alarm", "delivery", "energy", "run", "leadership"}  # fmt: skip
     for table in tables.meta.tables.values():
         if table.name not in new:
             table.to_metadata(old)
@@ -232,39 +235,115 @@ def test_books_keep_events_once_and_poison_bounded(registry, monkeypatch):
     assert books.quarantine(None, 9, "RVO-002") == []
 
 
-@pytest.mark.system
-def test_one_leads_and_the_next_takes_over(server):
-    for url in fresh_database(server):
-        first, second = Registry(url), Registry(url)
-        a, b = Leadership(first.engine), Leadership(second.engine)
-        assert a.ask()
-        assert not b.ask()
-        assert a.ask()
-        with first.engine.connect() as db:  # the leader's connection is cut
-            db.execute(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks"
-                    " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
-                )
+class Seconds:
+    """A monotonic clock that is set by hand [s]."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def cut_leaders(database):
+    """End the sessions that hold a lock, as a server does that has lost its clients."""
+    with database.begin() as db:
+        db.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
             )
-        time.sleep(0.2)
-        assert b.ask()
-        assert not a.ask()
-        assert not a.ask()
-        b.close()
-        # The server lets go of the lock when it has seen that the connection is gone.
-        deadline = time.monotonic() + 10
-        while not a.ask():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        a.close()
-        first.close()
-        second.close()
+        )
+    time.sleep(0.2)
+
+
+@pytest.fixture
+def leaders(server):
+    """Two processes that would lead, on a clock that is set by hand."""
+    for url in fresh_database(server):
+        seconds, registries = Seconds(), [Registry(url), Registry(url)]
+        both = [Leadership(r.engine, monotonic=seconds) for r in registries]
+        yield seconds, registries, *both
+        for leadership, registry in zip(both, registries, strict=True):
+            leadership.close()
+            registry.close()
+
+
+def asked(leadership):
+    try:
+        return leadership.ask()
+    except RegistryDown:
+        return leadership.held
+
+
+@pytest.mark.system
+def test_one_leads_and_the_next_takes_over_when_the_first_cannot_think_it_leads(leaders):
+    seconds, registries, a, b = leaders
+    assert a.ask()
+    assert a.term == 1
+    assert not b.ask()
+    cut_leaders(registries[1].engine)
+    assert not b.ask()  # it has the lock, and waits: the first may not know it yet
+    assert a.held
+    seconds.now += LEASE_S
+    assert not a.held  # by its own clock, without any answer
+    assert not b.ask()
+    assert not asked(a)
+    seconds.now += TAKE_OVER_S - LEASE_S
+    assert b.ask()
+    assert b.term == 2
+    assert not asked(a)
+    b.close()  # who resigns is followed at once
+    assert a.ask()
+    assert a.term == 3
+
+
+@pytest.mark.system
+def test_a_leader_that_gets_its_lock_back_in_time_goes_on_in_its_term(leaders):
+    seconds, registries, a, _ = leaders
+    assert a.ask()
+    cut_leaders(registries[1].engine)
+    seconds.now += 1
+    assert asked(a)
+    assert asked(a)
+    assert a.term == 1
+
+
+def test_a_registry_that_was_silent_is_tried_by_one_at_a_time():
+    seconds = Seconds()
+    gate = Gate(0.5, seconds)
+    gate.enter()
+    gate.failed()
+    with pytest.raises(RegistryDown):
+        gate.enter()  # too early
+    seconds.now += 0.6
+    gate.enter()
+    with pytest.raises(RegistryDown):
+        gate.enter()  # one tries already
+    gate.answered()
+    gate.enter()
+    gate.enter()
+
+
+def test_what_a_database_cannot_keep_is_the_callers_mistake(registry):
+    with pytest.raises(Invalid):
+        registry.record(10**30, "eva", "test", "", "")
+
+
+def test_each_error_of_the_driver_is_a_registry_that_is_down(registry):
+    with registry.engine.begin() as db:
+        db.execute(sa.text("DROP TABLE audit"))
+    with pytest.raises(RegistryDown, match="audit"):
+        registry.record(1, "eva", "test", "", "")
 
 
 def test_with_sqlite_there_is_no_other(tmp_path):
     registry = Registry.in_folder(tmp_path)
-    assert Leadership(registry.engine).ask()
+    first = Leadership(registry.engine)
+    assert first.ask()
+    assert first.term == 1
+    again = Leadership(registry.engine)
+    assert again.ask()
+    assert again.term == 2  # each start is a term of its own
     registry.close()
 
 
@@ -356,3 +435,57 @@ def test_the_generated_city_is_imported(registry):
     )
     assert sorted(again.assets) == sorted(found.assets)
     assert again.streets == found.streets
+
+
+def stopped(server):
+    """The processes of a PostgreSQL server that listens at a URL."""
+    import subprocess
+
+    port = sa.make_url(server).port
+    found = subprocess.run(
+        ["pgrep", "-f", f"postgres .*-p {port} "], capture_output=True, text=True
+    ).stdout.split()
+    parent = int(found[0])
+    children = subprocess.run(
+        ["pgrep", "-P", str(parent)], capture_output=True, text=True
+    ).stdout.split()
+    return [parent, *map(int, children)]
+
+
+@pytest.mark.system
+def test_a_server_that_is_stopped_is_noticed_and_is_back_by_itself(tmp_path_factory):
+    with servers.postgres(tmp_path_factory.mktemp("hung")) as url:
+        registry = Registry(url)
+        leader = Leadership(registry.engine)
+        assert leader.ask()
+        processes = stopped(url)
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(RegistryDown):
+                    registry.change("assets")
+                assert time.monotonic() - began < 5
+            with pytest.raises(RegistryDown):
+                leader.ask()
+            deadline = time.monotonic() + LEASE_S + 1
+            while leader.held:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                registry.change("assets")
+                break
+            except RegistryDown:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        while not asked(leader):
+            assert time.monotonic() < deadline + TAKE_OVER_S
+            time.sleep(0.1)
+        leader.close()
+        registry.close()

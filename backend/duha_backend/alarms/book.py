@@ -6,6 +6,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import Database
 from duha_backend.alarms.engine import News
 from duha_backend.alarms.kinds import KINDS, Severity
 from duha_backend.errors import Invalid, NotFound
@@ -29,7 +30,7 @@ def state_of(row: Row, now: int) -> State:
 class Book:
     """Alarms in the registry's database."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
     def standing(self) -> list[tuple[str, str]]:

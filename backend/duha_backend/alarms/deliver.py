@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import Database
 from duha_backend.alarms.book import Row
 from duha_backend.alarms.channels import Channel
 from duha_backend.errors import Invalid
@@ -45,8 +46,8 @@ class Deliveries:
 
     Parameters
     ----------
-    engine : sqlalchemy.Engine
-        The database.
+    engine : Database
+        The registry's.
     channels : callable
         Gives the channels.
     mail : Mail or None
@@ -59,7 +60,7 @@ class Deliveries:
 
     def __init__(
         self,
-        engine: sa.Engine,
+        engine: Database,
         channels: Callable[[], Iterable[Channel]],
         mail: Mail | None,
         city: str,
