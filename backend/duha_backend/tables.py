@@ -269,4 +269,3 @@ def upgrade(database: Database) -> None:
         if "asset" in names and "alembic_version" not in names:
             alembic.command.stamp(config, "0001")  # from before there were migrations
         alembic.command.upgrade(config, "head")
-

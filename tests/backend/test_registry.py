@@ -14,17 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duha_backend import tables
+from duha_backend.alarms.channels import Channel
 from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
 from duha_backend.books import Books
 from duha_backend.database import Gate
-from duha_backend.errors import Invalid, NotFound, RegistryDown, Stale
+from duha_backend.errors import Conflict, Invalid, NotFound, RegistryDown, Stale
 from duha_backend.leader import LEASE_S, TAKE_OVER_S, Leadership
-from duha_backend.lighting.inventory import Asset, Group
-from duha_backend.lighting.wanted import Sensed
+from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
+from duha_backend.lighting.wanted import Sensed, StoredOverride
 from duha_backend.registry import Registry, User, tag
 from duha_backend.validate import Examined, Reject
-from duha_contract.messages import Batch, Event
-from duha_contract.programmes import Effect, Programme
+from duha_contract.lighting import Override
+from duha_contract.messages import Batch, Desired, Event
+from duha_contract.programmes import Effect, Place, Programme
 from duha_sim.streets import generate, geojson
 from tests import servers
 
@@ -209,7 +211,7 @@ def test_what_detectors_have_said_is_forgotten_after_a_month(registry):
 
 def test_tokens_and_audit(registry):
     token = registry.new_token("eva", 5000, "operator")
-    assert registry.who(token, 4999) == User("eva", "operator")
+    assert registry.who(token, 4999) == User("eva", "operator", session=True)
     assert registry.who(token, 5000) is None
     registry.record(1, "eva", "override", "city", "why")
     registry.record(2, "eva", "cancel", "city", "")
@@ -276,7 +278,9 @@ def asked(leadership):
 
 
 @pytest.mark.system
-def test_one_leads_and_the_next_takes_over_when_the_first_cannot_think_it_leads(leaders):
+def test_one_leads_and_the_next_takes_over_when_the_first_cannot_think_it_leads(
+    leaders,
+):
     seconds, registries, a, b = leaders
     assert a.ask()
     assert a.term == 1
@@ -435,6 +439,145 @@ def test_the_generated_city_is_imported(registry):
     )
     assert sorted(again.assets) == sorted(found.assets)
     assert again.streets == found.streets
+
+
+def put_raw(registry, kind, name, body):
+    """Write a document as something else, or an older version, may have left it."""
+    with registry.engine.begin() as db:
+        row = {"kind": kind, "id": name, "body": body}
+        db.execute(sa.insert(tables.document), row)
+
+
+def test_a_document_that_cannot_be_read_is_set_aside_and_the_others_go_on(registry):
+    good = Group("good", "Good")
+    registry.save(good)
+    put_raw(registry, "group", "bad", b'{"id": "bad", "name": 7}')
+    assert registry.all(Group) == [good]
+    (aside,) = registry.set_aside
+    assert (aside.kind, aside.id) == ("group", "bad")
+    assert "str" in aside.reason
+    assert registry.find(Group, "bad") is None
+    mended = Group("bad", "Mended")
+    registry.save(mended)  # what replaces it is read again
+    assert registry.all(Group) == [mended, good]
+    assert registry.set_aside == []
+
+
+def test_a_document_that_cannot_be_read_can_be_taken_away(registry):
+    put_raw(registry, "group", "bad", b"{")
+    registry.drop(Group, "bad", 0, "eva")
+    assert registry.all(Group) == []
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_not_stored(registry, value):
+    for document in (
+        Stretch("s", "S", length_m=value),
+        Stretch("s", "S", "M4", levels={"M4": value}),
+        LuminaireType("t", "T", 62.0, curve=((0.0, 1.0), (100.0, value))),
+    ):
+        with pytest.raises(Invalid, match="no finite number"):
+            registry.save(document)
+    assert registry.all(Stretch) == []
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 300])
+def test_an_id_that_no_database_keeps_is_refused(registry, name):
+    with pytest.raises(Invalid, match="id"):
+        registry.save(Group(name, "G"))
+
+
+def test_overrides_and_desired_documents_are_read_one_by_one(registry):
+    made = Override("1", 30.0, 0, 2**40)
+    registry.add_override(StoredOverride(made, "city", "", None))
+    with registry.engine.begin() as db:
+        row = {"id": "2", "target_kind": "city", "target": "", "body": b"{}", "end": 9}
+        db.execute(sa.insert(tables.override), row)
+        bad = {"controller": "R1", "revision": 7, "body": b"null"}
+        db.execute(sa.insert(tables.desired), bad)
+    assert [stored.override for stored in registry.overrides(0)] == [made]
+    assert registry.desired() == {}
+    assert registry.revisions() == {"R1": 7}
+    kinds = [aside.kind for aside in registry.set_aside]
+    assert sorted(kinds) == ["desired", "override"]
+
+
+def test_only_what_concerns_the_lights_settles_them(registry):
+    registry.save(Channel("c", "webhook", "https://example.org/"))
+    assert (registry.change("documents"), registry.change("wanted")) == (1, 0)
+    registry.save(Group("g", "G"))
+    assert (registry.change("documents"), registry.change("wanted")) == (2, 1)
+
+
+def test_of_two_who_assign_the_second_is_told(registry):
+    registry.assign("*", "a", match="")
+    for match in ("", "b"):
+        with pytest.raises(Stale):
+            registry.assign("*", "c", match=match)
+        with pytest.raises(Stale):
+            registry.assign("*", None, match=match)
+    registry.assign("*", "b", match="a")
+    registry.assign("*", None, match="b")
+    registry.assign("*", None, match="")
+    assert registry.assignments() == {}
+
+
+def test_who_judges_and_stores_is_alone(url):
+    first, second = Registry(url), Registry(url)
+    others = first if "sqlite" in url else second
+    order = []
+
+    def judge():
+        with others.judging():
+            order.append("second")
+
+    with first.judging():
+        thread = threading.Thread(target=judge)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    first.close()
+    second.close()
+
+
+def test_an_asset_is_taken_out_and_a_cabinet_that_feeds_others_stays(registry):
+    cabinet = asset(1, id="R1", kind="cabinet")
+    registry.put_assets([cabinet, asset(2, cabinet="R1")])
+    registry.assign("L2", "c")
+    with pytest.raises(Conflict, match="L2"):
+        registry.drop_asset("R1")
+    registry.drop_asset("L2")
+    assert registry.assets() == [cabinet]
+    assert registry.assignments() == {}
+    registry.drop_asset("R1")
+    with pytest.raises(NotFound):
+        registry.drop_asset("R1")
+
+
+def test_a_name_is_revoked_with_its_sessions(registry):
+    token = registry.new_token("eva")
+    session = registry.new_token("eva", 10_000)
+    other = registry.new_token("jan")
+    assert registry.who(session, 0).session
+    assert not registry.who(token, 0).session
+    assert registry.revoke("eva") == 2
+    assert registry.who(token, 0) is registry.who(session, 0) is None
+    assert registry.who(other, 0) is not None
+    with pytest.raises(NotFound):
+        registry.revoke("eva")
+
+
+def test_a_former_leader_stores_no_documents(registry):
+    document = Desired(1, 1, "h", 0, Place(49.7, 13.3, "Europe/Prague"))
+    with registry.engine.begin() as db:
+        row = {"name": "control", "term": 2, "holder": "b"}
+        db.execute(sa.insert(tables.leadership), row)
+    with pytest.raises(Stale, match="term 1"):
+        registry.save_desired({"R1": document}, 1)
+    registry.save_desired({"R1": document}, 2)
+    assert registry.desired() == {"R1": document}
 
 
 def stopped(server):

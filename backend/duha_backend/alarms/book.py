@@ -6,9 +6,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from duha_backend import tables
-from duha_backend.database import Database
 from duha_backend.alarms.engine import News
 from duha_backend.alarms.kinds import KINDS, Severity
+from duha_backend.database import Database
 from duha_backend.errors import Invalid, NotFound
 
 State = Literal["unacknowledged", "acknowledged", "cleared", "shelved", "closed"]

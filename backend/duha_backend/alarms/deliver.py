@@ -15,9 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from duha_backend import tables
-from duha_backend.database import Database
 from duha_backend.alarms.book import Row
 from duha_backend.alarms.channels import Channel
+from duha_backend.database import Database
 from duha_backend.errors import Invalid
 
 log = logging.getLogger(__name__)

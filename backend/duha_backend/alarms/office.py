@@ -87,7 +87,7 @@ class Office:
 
     async def _look(self) -> None:
         """Types, quiet windows and channels, when something has changed."""
-        number = await asyncio.to_thread(self._registry.change, "wanted")
+        number = await asyncio.to_thread(self._registry.change, "documents")
         if number == self._seen:
             return
         self._seen = number

@@ -129,7 +129,7 @@ class Drainage:
 
     async def _look(self) -> None:
         """Models, watches and design rain, when something has changed."""
-        number = await asyncio.to_thread(self._registry.change, "wanted")
+        number = await asyncio.to_thread(self._registry.change, "documents")
         if number == self._seen:
             return
         models = await asyncio.to_thread(self._registry.all, SwmmModel)
