@@ -113,10 +113,10 @@ def compile_city(count: int) -> dict[str, float]:
     lamps, want = Lamps(assets), wanted(assets)
     compiler = Compiler(PLACE, Drying(), TONIGHT)
     began = time.perf_counter()
-    first = compiler.compiled(lamps, want, {}, {}, {}, NOW)
+    first = compiler.compiled(lamps, want, {}, {}, {}, NOW).fresh
     made = time.perf_counter()
     changed = want._replace(programmes={**want.programmes, "p7": programme("p7", 33)})
-    second = compiler.compiled(lamps, changed, {}, {}, first, NOW)
+    second = compiler.compiled(lamps, changed, {}, {}, first, NOW).fresh
     done = time.perf_counter()
     print(f"{len(first)} documents, {len(second)} changed by one programme", flush=True)
     return {

@@ -66,6 +66,7 @@ class Tick:
     states: list[int]
     figures: dict[str, Any]
     assets: int = 0
+    overrides: int = 0
 
     @cached_property
     def event(self) -> bytes:
@@ -74,6 +75,7 @@ class Tick:
             "seq": self.seq,
             "now": self.now,
             "assets": self.assets,
+            "overrides": self.overrides,
             "i": self.indexes,
             "s": self.states,
             "figures": self.figures,
@@ -384,8 +386,11 @@ class Live:
         reading = self.latest["rain_gauge"].reading(gauge)
         return None if reading is None else now_ms - reading.ts
 
-    async def tick(self, now_ms: int) -> None:
-        """Close a tick: find what has gone stale, and wake whoever waits."""
+    async def tick(self, now_ms: int, overrides: int = 0) -> None:
+        """Close a tick: find what has gone stale, and wake whoever waits.
+
+        `overrides` is a number that grows when an override has got further.
+        """
         for controller in self.controllers.values():
             stale = self._is_stale(controller, now_ms)
             if stale != controller.stale:
@@ -403,6 +408,7 @@ class Live:
             self.state[indexes].tolist(),
             self.figures(now_ms),
             self.version,
+            overrides,
         )
         ticked, self._ticked = self._ticked, asyncio.Event()
         ticked.set()

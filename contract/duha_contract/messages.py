@@ -147,6 +147,8 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
         Normal class level [%] of those that have another than 100.
     drying : Drying or None
         How roads dry here, for the controller's own gauges; None: they do not count.
+    term : int
+        Of the leader that has issued it: a document of an earlier term is out of date.
     """
 
     v: I64
@@ -161,6 +163,7 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     conditions: tuple[Condition, ...] = ()
     normals: dict[str, float] = {}
     drying: Drying | None = None
+    term: Count = 0
 
     def decide(
         self, device: str, t: float, local: tuple[Condition, ...] = ()

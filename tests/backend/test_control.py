@@ -67,6 +67,10 @@ class Desk:
         owner = self.live.assets[gauge].cabinet
         self.live.take(owner, [Columns.of("rain_gauge", values)])
 
+    async def standing(self, stored):
+        await self.control.overrides.refresh()
+        return self.control.overrides.find(stored.override.id)
+
     def report(self, controller, desired, diverged=()):
         report = Report(self.ms, desired.revision, desired.hash, 1, diverged)
         self.live.reported(controller, [report])
@@ -185,15 +189,18 @@ async def test_an_override_reaches_whom_it_names_and_nobody_else(
 async def test_the_life_of_an_override(desk):
     stored = desk.desk.add_override("cabinet", "RVO-001", override(desk))
     found = await desk.settled()
-    assert desk.control.state_of(stored) == "pending"
+    standing = await desk.standing(stored)
+    assert standing.state == "pending"
+    begun = desk.ms
     desk.report("RVO-001", found["RVO-001"], diverged=("A2",))
-    assert desk.control.state_of(stored) == "diverged"
-    assert desk.control.diverged(desk.desk.members("cabinet", "RVO-001")) == ["A2"]
+    standing = await desk.standing(stored)
+    assert standing.state == "diverged"
+    assert standing.diverged == {"RVO-001": {"A2": begun}}
     desk.report("RVO-001", found["RVO-001"])
-    assert desk.control.state_of(stored) == "applied"
+    assert (await desk.standing(stored)).state == "applied"
     assert desk.control.decision("A1", desk.ms / 1000).level == 30
     desk.ms += 60 * 60_000
-    assert desk.control.state_of(stored) == "expired"
+    assert (await desk.standing(stored)).state == "expired"
     after = await desk.settled()
     assert after["RVO-001"].overrides == ()
 
@@ -214,16 +221,18 @@ async def test_a_luminaire_that_does_not_obey_says_since_when(desk):
 async def test_an_override_names_the_cabinets_that_have_not_carried_it_out(desk):
     stored = desk.desk.add_override("street", "Long", override(desk))
     found = await desk.settled()
-    members = desk.desk.members("street", "Long")
-    assert desk.control.pending(stored, members) == ["RVO-001", "RVO-002"]
+    board = desk.control.overrides
+    assert (await desk.standing(stored)).pending == {"RVO-001", "RVO-002"}
+    number = board.number
     desk.report("RVO-001", found["RVO-001"])
-    assert desk.control.pending(stored, members) == ["RVO-002"]
-    assert desk.control.state_of(stored) == "pending"
+    standing = await desk.standing(stored)
+    assert (standing.pending, standing.state) == ({"RVO-002"}, "pending")
+    assert board.number == number + 1  # pages look again
+    await board.refresh()
+    assert board.number == number + 1  # and not when nothing has happened
     desk.report("RVO-002", found["RVO-002"])
-    assert (desk.control.pending(stored, members), desk.control.state_of(stored)) == (
-        [],
-        "applied",
-    )
+    standing = await desk.standing(stored)
+    assert (standing.pending, standing.state) == (set(), "applied")
 
 
 async def test_a_cancelled_override_is_gone(desk):

@@ -5,30 +5,45 @@ Everything that is taken goes to the registry; whoever controls finds it there.
 
 import datetime as dt
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from duha_backend.alarms.quiet import Quiet
+from duha_backend.documents import body_of
 from duha_backend.errors import Conflict, Invalid, NotFound, Refused
 from duha_backend.lighting.days import dated
 from duha_backend.lighting.inventory import Asset, Group, Stretch
-from duha_backend.lighting.refusals import Refusal, refusals
+from duha_backend.lighting.refusals import NIGHTS, Refusal, refusals
 from duha_backend.lighting.roads import Roads, neighbours
 from duha_backend.lighting.wanted import (
+    MOST_BYTES,
     Lamps,
     Sensed,
     StoredOverride,
     TargetKind,
     Wanted,
     known,
+    reach,
+    sensed_by,
 )
 from duha_backend.live import Live
 from duha_backend.registry import Document, Registry
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
-from duha_contract.programmes import Calendar, Place, Programme, check, date_of, noons
+from duha_contract.programmes import (
+    Calendar,
+    Place,
+    Programme,
+    check,
+    date_of,
+    noons,
+    segments,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from duha_contract.messages import Desired
 
 LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
 LONGEST_INPUT_MS = 3_600_000
@@ -56,6 +71,7 @@ class Desk:
         self.place = place
         self._roads = roads
         self._lamps: tuple[int, Lamps] = (-1, Lamps(()))
+        self.documents: Callable[[], Mapping[str, Desired]] = dict
 
     @property
     def sun(self) -> Sun:
@@ -65,9 +81,10 @@ class Desk:
     @property
     def lamps(self) -> Lamps:
         """The luminaires of the city."""
-        if self._lamps[0] != self._live.version:
-            self._lamps = (self._live.version, Lamps(self._live.luminaires))
-        return self._lamps[1]
+        known = self._lamps
+        if known[0] != self._live.version:
+            known = self._lamps = (self._live.version, Lamps(self._live.luminaires))
+        return known[1]
 
     def wanted(self) -> Wanted:
         """What is wanted now."""
@@ -114,6 +131,7 @@ class Desk:
         stored = StoredOverride(
             msgspec.structs.replace(override, id=name), kind, target, None
         )
+        self._check_size(reach(self.lamps, self.wanted(), [stored]))
         self._registry.add_override(stored)
         return stored
 
@@ -134,7 +152,24 @@ class Desk:
             )
         if not self.members(given.target_kind, given.target):
             raise NotFound(f"no luminaire in {given.target_kind} {given.target!r}")
+        self._check_size(sensed_by(self.lamps, self.wanted(), [given]))
         self._registry.add_sensed(given)
+
+    def _check_size(
+        self, more: Mapping[str, Sequence[Override] | Sequence[Condition]]
+    ) -> None:
+        """Raise Invalid where the document of a cabinet would be larger than can be sent."""
+        documents = self.documents()
+        for cabinet, parts in more.items():
+            known = documents.get(cabinet)
+            size = len(msgspec.json.encode(parts))
+            size += len(msgspec.json.encode(known)) if known else 0
+            if size > MOST_BYTES:
+                raise Invalid(
+                    f"{cabinet}: its document would have {size >> 10} KiB, of"
+                    f" {MOST_BYTES >> 10} that can be sent; end an override,"
+                    " or choose whole cabinets"
+                )
 
     def save(
         self,
@@ -157,9 +192,16 @@ class Desk:
         Stale
             Somebody else has changed it since.
         """
+        with self._registry.judging():
+            self._save(document, who, match, dry_run=dry_run)
+
+    def _save(
+        self, document: Document, who: str, match: str | None, *, dry_run: bool
+    ) -> None:
+        body_of(document)
         wanted = self.wanted()
         if isinstance(document, Programme):
-            check(document, self.place)
+            self._try(document)
             wanted = _with(wanted, "programmes", document)
         elif isinstance(document, Calendar):
             _names_programmes(document, wanted)
@@ -181,6 +223,13 @@ class Desk:
         else:
             self._registry.save(document, self._clock.now_ms(), who, match)
 
+    def _try(self, programme: Programme) -> None:
+        """Raise ProgrammeError for a programme that fails in a night of the coming year."""
+        check(programme, self.place)
+        first = self.today()
+        for number in range(NIGHTS):
+            segments(programme, self.place, first + dt.timedelta(days=number))
+
     def with_plan(self, documents: Iterable[Programme | Calendar]) -> Wanted:
         """What would be wanted with some programmes and calendars.
 
@@ -192,7 +241,7 @@ class Desk:
         wanted, calendars = self.wanted(), []
         for document in documents:
             if isinstance(document, Programme):
-                check(document, self.place)
+                self._try(document)
                 wanted = _with(wanted, "programmes", document)
             else:
                 dated(document, self.today())
@@ -223,6 +272,15 @@ class Desk:
         Stale
             Somebody else has changed one of them since; nothing is taken.
         """
+        for document, _ in documents:
+            body_of(document)
+        with self._registry.judging():
+            self._publish(documents, who, dry_run=dry_run)
+
+    def _publish(
+        self, documents: Sequence[tuple[Programme | Calendar, str | None]], who: str,
+        *, dry_run: bool,
+    ) -> None:  # fmt: skip
         wanted = self.with_plan(document for document, _ in documents)
         touched = set[str | None]()
         for document, match in documents:
@@ -236,11 +294,11 @@ class Desk:
         self, document: type[Any], name: str, who: str = "", match: str | None = None
     ) -> None:
         """Take a document away; raises Conflict when others need it."""
-        wanted = self.wanted()
-        users = _users(wanted, document, name)
-        if users:
-            raise Conflict(f"{name!r} is in use: {', '.join(users[:5])}")
-        self._registry.drop(document, name, self._clock.now_ms(), who, match)
+        with self._registry.judging():
+            users = _users(self.wanted(), document, name)
+            if users:
+                raise Conflict(f"{name!r} is in use: {', '.join(users[:5])}")
+            self._registry.drop(document, name, self._clock.now_ms(), who, match)
 
     def assign(
         self,
@@ -262,6 +320,13 @@ class Desk:
         Stale
             Somebody else has changed it since.
         """
+        with self._registry.judging():
+            self._assign(target, calendar, who, match, dry_run=dry_run)
+
+    def _assign(
+        self, target: str, calendar: str | None, who: str, match: str | None,
+        *, dry_run: bool,
+    ) -> None:  # fmt: skip
         wanted = self.wanted()
         known(wanted, self.lamps, target)
         given = dict(wanted.assignments)
