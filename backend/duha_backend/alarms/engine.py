@@ -5,6 +5,7 @@ and not eighty: lamps whose whole segment is silent are not raised themselves, n
 anything in a cabinet that does not report.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,10 +39,18 @@ DRY_LEAK_KEPT_S = 7 * 86_400.0
 MISSING_S = 900.0
 MISSING_EVERY_S = 30.0
 CONTROLLERS_EVERY_S = 5.0
+MOST_SKEW_S = 5.0
+PART_FAILED = "part "
+"""How a controller's sentence about a failing part of its own begins."""
 NOT_LOOKED_AT = -1
 WATCHED = ("luminaire", "meter", "cabinet_io")
 ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
 """Alarms of a cabinet that explain why its segments are silent."""
+
+
+def _open(_name: str) -> contextlib.AbstractContextManager[None]:
+    """No barrier: an exception ends the look."""
+    return contextlib.nullcontext()
 
 
 class News(NamedTuple):
@@ -113,6 +122,13 @@ class Holds:
         """An alarm that stood before a restart stands still."""
         self._held[code, name] = _Hold(raised=True)
 
+    def undo(self, code: str, name: str) -> None:
+        """What has just turned could not be told: it turns again."""
+        held = self._held.setdefault((code, name), _Hold())
+        held.raised = not held.raised
+        if held.raised and held.gone is None:
+            held.gone = -np.inf
+
     def without(self, there: Callable[[str], bool]) -> list[tuple[str, str]]:
         """Forget what is no longer there; the alarms that stood for it."""
         gone = [key for key in self._held if not there(key[1])]
@@ -148,6 +164,8 @@ class Engine:
         Gives the document of each controller.
     quiet : callable
         Gives the quiet windows.
+    barrier : callable, optional
+        Makes a context, by its name, that keeps an exception of one check from the others.
     """
 
     def __init__(
@@ -158,7 +176,9 @@ class Engine:
         types: Callable[[], Mapping[str, LuminaireType]],
         desired: Callable[[], Mapping[str, Desired]],
         quiet: Callable[[], Iterable[Quiet]],
+        barrier: Callable[[str], contextlib.AbstractContextManager[None]] = _open,
     ) -> None:
+        self._barrier = barrier
         self._live = live
         self._roads = roads
         self._sun = sun
@@ -166,6 +186,7 @@ class Engine:
         self._desired = desired
         self._quiet = quiet
         self._holds = Holds()
+        self._ratings = detect.Ratings([], {})
         self._version = -1
         self._ids: list[str] = []
         self._timers: dict[str, Timer] = {}
@@ -189,20 +210,28 @@ class Engine:
 
     def refresh(self) -> None:
         """Types of luminaires may have changed."""
-        self._ratings = detect.Ratings(self._live.luminaires, self._types())
+        with self._barrier("alarms: types"):
+            self._ratings = detect.Ratings(self._live.luminaires, self._types())
 
     def tick(self, now: int) -> list[News]:
         """Look at what has come since the last time; what begins and what is over."""
         self._renew()
         t = now / 1000
+        news: list[News] = []
         if not self._looked_at <= t < self._looked_at + CONTROLLERS_EVERY_S:
             self._looked_at = t
-            self._still = self._where_still(now)
-            self._controllers(now)
-        self._others(now)
-        news = self._lamps(t)
-        self._segments(t)
-        news += self._missing(t)
+            with self._barrier("alarms: quiet"):
+                self._still = self._where_still(now)
+            with self._barrier("alarms: controllers"):
+                self._controllers(now)
+        with self._barrier("alarms: cabinets"):
+            self._others(now)
+        with self._barrier("alarms: luminaires"):
+            news += self._lamps(t)
+        with self._barrier("alarms: segments"):
+            self._segments(t)
+        with self._barrier("alarms: missing data"):
+            news += self._missing(t)
         news += self._turned(now)
         news += self._left(now)
         return news
@@ -381,10 +410,12 @@ class Engine:
                 "communicationFailure", known.id, known.stale and heard, now / 1000,
                 f"{affected} luminaires without data", affected,
             )  # fmt: skip
-            clock = known.status is not None and known.status.clock == "unset"
+            wrong, said = _clock_error(known)
             self._holds.see(
-                "clockError", known.id, clock and not known.stale, now / 1000
+                "clockError", known.id, wrong and not known.stale, now / 1000, said
             )
+            failed = _failed_parts(known)
+            self._holds.see("partFailed", known.id, bool(failed), now / 1000, failed)
             wanted = desired.get(known.id)
             late = _late(known, wanted) and heard and not known.stale
             detail = f"revision {wanted.revision}" if wanted else ""
@@ -538,6 +569,20 @@ class Engine:
         if code == "supplyVoltageTooLow":
             return self._holds.holds("supplyLoss", name)
         return False
+
+
+def _clock_error(known: Controller) -> tuple[bool, str]:
+    """Whether the clock of a controller is wrong, and by how much."""
+    skew: float | None = getattr(known, "clock_skew_s", None)
+    if skew is not None and abs(skew) > MOST_SKEW_S:
+        return True, f"{skew:+.0f} s"
+    return known.status is not None and known.status.clock == "unset", ""
+
+
+def _failed_parts(known: Controller) -> str:
+    """What a controller says of parts of its own that fail."""
+    said = known.status.alarms if known.status is not None else ()
+    return "; ".join(one for one in said if one.startswith(PART_FAILED))[:300]
 
 
 def _late(known: Controller, wanted: Desired | None) -> bool:
