@@ -207,6 +207,9 @@ class Backend:
                 async with self.supervisor:
                     if self.settings.roles != {"ingest"}:
                         await self._restore()
+                    if "control" in self.settings.roles:  # who is alone leads at once
+                        with self.supervisor.barrier("leadership"):
+                            await self._lead()
                     self._start(listening)
                     await self.supervisor.wait()
         finally:

@@ -586,11 +586,11 @@ def stopped(server):
 
     port = sa.make_url(server).port
     found = subprocess.run(
-        ["pgrep", "-f", f"postgres .*-p {port} "], capture_output=True, text=True
+        ["pgrep", "-f", f"postgres .*-p {port} "], capture_output=True, text=True, check=True
     ).stdout.split()
     parent = int(found[0])
     children = subprocess.run(
-        ["pgrep", "-P", str(parent)], capture_output=True, text=True
+        ["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True
     ).stdout.split()
     return [parent, *map(int, children)]
 
