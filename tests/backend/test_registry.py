@@ -586,7 +586,10 @@ def stopped(server):
 
     port = sa.make_url(server).port
     found = subprocess.run(
-        ["pgrep", "-f", f"postgres .*-p {port} "], capture_output=True, text=True, check=True
+        ["pgrep", "-f", f"postgres .*-p {port} "],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     parent = int(found[0])
     children = subprocess.run(
