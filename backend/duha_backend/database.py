@@ -46,6 +46,7 @@ CLIENT_SETTINGS = {
     "keepalives_interval": 1,
     "keepalives_count": 3,
 }
+SILENT = "the registry does not answer"
 _ERRORS = (sa.exc.SQLAlchemyError, OverflowError)
 
 
@@ -143,7 +144,7 @@ class Gate:
                 return
             now = self._monotonic()
             if now < self._again_at:
-                raise RegistryDown("the registry does not answer", self._again_s)
+                raise RegistryDown(SILENT, self._again_s)
             # This call tries; were its thread lost, another would a while later.
             self._again_at = now + CONNECT_S + PING_S + SILENCE_S
 
@@ -279,4 +280,6 @@ def _raise(error: Exception) -> NoReturn:
         raise Invalid(f"the registry cannot keep this: {line}") from error
     if isinstance(error, sa.exc.IntegrityError):
         raise Conflict(f"it contradicts what is there: {line}") from error
-    raise RegistryDown(f"registry: {line}") from error
+    # The same words each time: what changes is logged, and a registry stays away a while.
+    said = SILENT if _is_silence(error) else f"registry: {line}"
+    raise RegistryDown(said) from error
