@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,10 @@ import duckdb
 import paho.mqtt.subscribe
 import pytest
 
+from duha_backend.alarms.book import Book
+from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.deliver import Deliveries
+from duha_backend.alarms.engine import News
 from duha_backend.assets import parse
 from duha_backend.books import Books
 from duha_backend.influx import Influx, InfluxReadings
@@ -278,3 +283,41 @@ def retained(port, name, seconds=30):
             return document
         assert time.monotonic() < deadline, "the document was not published"
         time.sleep(0.1)
+
+
+def test_what_hangs_does_not_hold_up_the_end(tmp_path, broker):
+    """A webhook and a mail server that take the connection and never answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        (tmp_path / "data").mkdir()
+        registry = Registry.in_folder(tmp_path / "data")
+        web = Channel("web", "webhook", f"http://127.0.0.1:{port}/")
+        mail = Channel("mail", "email", "dispatch@example.org")
+        registry.save(web)
+        registry.save(mail)
+        queue = Deliveries(registry.engine, lambda: (web, mail), None, "x", time.time)
+        Book(registry.engine).take(
+            [News("lampFailure", "L1", "R1", True, 1)], queue.queue
+        )
+        registry.close()
+        words = ("--smtp", f"127.0.0.1:{port}", "--smtp-plain")
+        backend = Backend(tmp_path, broker, "--port", str(servers.free_port()), *words)
+        backend.ready()
+        silent.settimeout(20)
+        held = [silent.accept()[0] for _ in range(2)]  # both are being told
+        began = time.monotonic()
+        backend.process.terminate()
+        assert backend.process.wait(20) == 0
+        assert time.monotonic() - began < 10
+        for connection in held:
+            connection.close()
+
+
+def test_a_registry_that_is_not_there_yet_is_waited_for(tmp_path, broker):
+    port = servers.free_port()
+    url = f"postgresql+psycopg://duha@127.0.0.1:{port}/postgres"
+    backend = Backend(tmp_path, broker, "--registry", url)
+    backend.ready("again in")
+    assert backend.process.poll() is None
+    backend.process.terminate()
+    backend.process.wait(10)
