@@ -1,6 +1,7 @@
 """Every alarm: raised within its stated time, its cause named, and none without cause."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -325,11 +326,12 @@ def test_the_page_has_words_for_floods_and_none_for_what_it_does_not_know():
     assert not has_words("ERROR 205: invalid keyword at line 7 of [JUNCTIONS]")
 
 
-async def test_one_check_that_fails_does_not_stop_the_others():
+async def test_one_check_that_fails_does_not_stop_the_others(monkeypatch):
     town = Town("2026-11-24T19:00+01:00")
     supervisor = Supervisor()
     town.engine._barrier = supervisor.barrier
-    town.engine._others = lambda _now: town.live.luminaires[10**6]
+    out_of_bounds = lambda _now: town.live.luminaires[10**6]  # noqa: E731
+    monkeypatch.setattr(town.engine, "_others", out_of_bounds)
     await town.run(600)
     name = town.live.luminaires[0].id
     town.faults[name] = "burnt"
@@ -364,7 +366,8 @@ async def test_a_controller_that_says_a_part_of_it_fails_is_an_alarm():
 
 async def test_a_clock_that_is_far_off_is_an_alarm_with_its_figure():
     town = Town("2026-11-24T19:00+01:00")
-    town.live.controllers["R1"].clock_skew_s = -17.0
+    skewed: Any = town.live.controllers["R1"]
+    skewed.clock_skew_s = -17.0
     await town.run(600)
     assert [(n.code, n.object, n.detail) for n in town.raised] == [
         ("clockError", "R1", "-17 s")

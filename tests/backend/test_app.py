@@ -10,13 +10,17 @@ import time
 
 import httpx
 import pytest
+import uvicorn
 
 from duha_backend import app
 from duha_backend.alarms.book import Book
 from duha_backend.alarms.engine import News
 from duha_backend.alarms.parts import Parts
+from duha_backend.duck import DuckReadings
 from duha_backend.errors import RegistryDown, StoreDown
+from duha_backend.link import Broker
 from duha_backend.registry import Registry, SetAside
+from duha_contract.clock import Clock
 from duha_runtime.supervision import Supervisor
 from tests import servers
 from tests.backend.test_api import started, until
@@ -91,7 +95,7 @@ async def test_a_store_that_is_away_at_the_start_does_not_hold_it_up(
             await asyncio.sleep(60)
         raise StoreDown("away") if how == "down" else ZeroDivisionError
 
-    monkeypatch.setattr(app.DuckReadings, "latest", latest)
+    monkeypatch.setattr(DuckReadings, "latest", latest)
     began = time.monotonic()
     async with started(tmp_path, free_port) as api:
         assert time.monotonic() - began < 10
@@ -100,8 +104,8 @@ async def test_a_store_that_is_away_at_the_start_does_not_hold_it_up(
 
 async def test_a_port_that_is_taken_ends_the_start_with_its_name(tmp_path, free_port):
     with socket.create_server(("127.0.0.1", free_port)):
-        settings = app.Settings(tmp_path, app.Broker(port=1), port=free_port)
-        backend = app.Backend(settings, app.Clock(time.time))
+        settings = app.Settings(tmp_path, Broker(port=1), port=free_port)
+        backend = app.Backend(settings, Clock(time.time))
         with pytest.raises(OSError, match="in use"):
             await backend.run()
 
@@ -127,7 +131,7 @@ async def test_the_page_is_served_again_after_its_server_has_failed(
 def _servers():
     import gc
 
-    return [one for one in gc.get_objects() if isinstance(one, app.uvicorn.Server)]
+    return [one for one in gc.get_objects() if isinstance(one, uvicorn.Server)]
 
 
 @pytest.fixture
@@ -154,7 +158,9 @@ class Told:
 
 
 async def test_a_failing_part_is_an_alarm_until_it_works_again(registry):
-    told, supervisor, problems, aside = Told(registry), Supervisor(), {}, []
+    told, supervisor = Told(registry), Supervisor()
+    problems: dict[str, str] = {}
+    aside: list[SetAside] = []
 
     def parts():
         return Parts(
@@ -203,7 +209,7 @@ async def test_with_a_stopped_registry_the_api_says_so_at_once_and_is_back_by_it
         settings = app.Settings
         monkeypatch.setattr(
             "tests.backend.test_api.Settings",
-            lambda *args, **more: settings(*args, **more, registry=url),
+            lambda *args, **more: settings(*args, **(more | {"registry": url})),
         )
         async with started(tmp_path, free_port) as api:
             assert await api.ask("GET", "/city")

@@ -607,7 +607,7 @@ async def longest_step(work):
 
 
 async def test_states_of_city_wide_overrides_are_kept_and_not_worked_out_for_each_who_asks(
-    tmp_path,
+    tmp_path, monkeypatch
 ):
     desk = Desk(tmp_path)
     cabinets = [asset(f"RVO-{n:03d}", "cabinet") for n in range(170)]
@@ -624,8 +624,9 @@ async def test_states_of_city_wide_overrides_are_kept_and_not_worked_out_for_eac
     await board.refresh()
     for controller, document in found.items():
         desk.report(controller, document, (f"{controller}-L000",))
-    reads = []
-    desk.registry.engine.connect = counted(reads, desk.registry.engine.connect)
+    reads: list[object] = []
+    counting = counted(reads, desk.registry.engine.connect)
+    monkeypatch.setattr(desk.registry.engine, "connect", counting)
     took = await longest_step(board.refresh())
     assert len(reads) == 1  # whether anything was changed
     assert took < 0.25

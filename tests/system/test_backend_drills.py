@@ -302,13 +302,16 @@ def test_what_hangs_does_not_hold_up_the_end(tmp_path, broker):
         registry.close()
         words = ("--smtp", f"127.0.0.1:{port}", "--smtp-plain")
         backend = Backend(tmp_path, broker, "--port", str(servers.free_port()), *words)
-        backend.ready()
-        silent.settimeout(20)
-        held = [silent.accept()[0] for _ in range(2)]  # both are being told
-        began = time.monotonic()
-        backend.process.terminate()
-        assert backend.process.wait(20) == 0
-        assert time.monotonic() - began < 10
+        try:
+            backend.ready()
+            silent.settimeout(20)
+            held = [silent.accept()[0] for _ in range(2)]  # both are being told
+            began = time.monotonic()
+            backend.process.terminate()
+            assert backend.process.wait(20) == 0
+            assert time.monotonic() - began < 10
+        finally:
+            backend.kill()
         for connection in held:
             connection.close()
 
@@ -317,7 +320,8 @@ def test_a_registry_that_is_not_there_yet_is_waited_for(tmp_path, broker):
     port = servers.free_port()
     url = f"postgresql+psycopg://duha@127.0.0.1:{port}/postgres"
     backend = Backend(tmp_path, broker, "--registry", url)
-    backend.ready("again in")
-    assert backend.process.poll() is None
-    backend.process.terminate()
-    backend.process.wait(10)
+    try:
+        backend.ready("again in")
+        assert backend.process.poll() is None
+    finally:
+        backend.stop()

@@ -55,7 +55,7 @@ class Deliveries:
     engine : Database
         The registry's.
     channels : callable
-        Gives the channels.
+        Reads the channels.
     mail : Mail or None
         The mail server.
     city : str
@@ -82,6 +82,8 @@ class Deliveries:
 
     def queue(self, db: sa.Connection, rows: Iterable[Row]) -> None:
         """Put messages about alarms into the queue, in the transaction that writes them."""
+        if not (rows := list(rows)):
+            return
         channels = list(self._channels())
         wanted = [
             {
@@ -131,7 +133,8 @@ class Deliveries:
         failed = [t for t in self._sending.values() if t.done() and t.exception()]
         self._sending = {n: t for n, t in self._sending.items() if not t.done()}
         due = await asyncio.to_thread(self._due, self._real_s(), list(self._sending))
-        channels = {channel.id: channel for channel in self._channels()}
+        known = await asyncio.to_thread(self._channels) if due else ()
+        channels = {channel.id: channel for channel in known}
         begun = []
         for name, messages in due.items():
             task = asyncio.create_task(self._send_all(channels.get(name), messages))

@@ -49,13 +49,12 @@ class Office:
         self._seen = -1
         self._types: dict[str, LuminaireType] = {}
         self._quiet: list[Quiet] = []
-        self._channels: list[Channel] = []
         self._leading = False
         self._live = live
         self._news: list[News] = []
         self.book = Book(registry.engine)
         self.deliveries = Deliveries(
-            registry.engine, lambda: self._channels, mail, city, real_s
+            registry.engine, lambda: registry.all(Channel), mail, city, real_s
         )
         self._engine = Engine(
             live, roads, sun, lambda: self._types, desired, lambda: self._quiet,
@@ -89,17 +88,15 @@ class Office:
 
     async def tell(self, news: Sequence[News]) -> None:
         """Write down what others in this process have found, and tell of it."""
-        await self._look()  # who does not lead has not looked at the channels yet
         await asyncio.to_thread(self.book.take, news, self.deliveries.queue)
 
     async def _look(self) -> None:
-        """Types, quiet windows and channels, when something has changed."""
+        """Types and quiet windows, when something has changed."""
         number = await asyncio.to_thread(self._registry.change, "documents")
         if number == self._seen:
             return
         found = await asyncio.to_thread(self._registry.all, LuminaireType)
         self._types = {kind.id: kind for kind in found}
         self._quiet = await asyncio.to_thread(self._registry.all, Quiet)
-        self._channels = await asyncio.to_thread(self._registry.all, Channel)
         self._engine.refresh()
         self._seen = number
