@@ -226,8 +226,9 @@ class Backend:
         if roles != {"ingest"}:
             self._every("page", TICK_S, self._tick)
             self._every("lights", TICK_S, self.control.settle)
-            self._every("overrides", TICK_S, self.control.overrides.refresh)
             self._every("alarms", TICK_S, self._alarms)
+        if "api" in roles:
+            self._every("overrides", TICK_S, self.control.overrides.refresh)
         self._every("parts", TICK_S, self._parts)
         if "control" in roles:
             self._every("leadership", TICK_S, self._lead)

@@ -7,7 +7,7 @@ changes; the controller's report says what it has made of it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -128,8 +128,7 @@ class Control:
                     for name, document in self._desired.items()
                 }
                 self._leads = True
-                for controller, document in list(self._desired.items()):
-                    await self._send(controller, document)
+                await self._send_all(self._desired)
             self.touch()
         self._leads = held
 
@@ -137,6 +136,10 @@ class Control:
         """Take over the documents that are stored."""
         self._desired = await asyncio.to_thread(self._registry.desired)
         self._revisions = await asyncio.to_thread(self._registry.revisions)
+
+    async def _send_all(self, documents: Mapping[str, Desired]) -> None:
+        """Send documents at once: a broker that hangs costs one wait and not one for each."""
+        await asyncio.gather(*(self._send(*one) for one in documents.items()))
 
     async def _send(self, controller: str, document: Desired) -> None:
         """Send a document, while this process leads; the others go on where one cannot."""
@@ -191,8 +194,7 @@ class Control:
                 return
         self.problems = dict(made.problems)
         self._desired = self._desired | fresh
-        for controller, document in fresh.items():
-            await self._send(controller, document)
+        await self._send_all(fresh)
 
     def _log_roads(self) -> None:
         """Keep which roads were wet, so that a night can be explained later."""
