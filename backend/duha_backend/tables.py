@@ -50,7 +50,7 @@ document = sa.Table(  # programmes, calendars, stretches: small documents by kin
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 history = (
-    sa.Table(  # every version of a document or assignment; nothing is deleted here
+    sa.Table(  # every version of a document or assignment; old ones go in the end
         "history",
         meta,
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
