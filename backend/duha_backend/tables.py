@@ -49,18 +49,16 @@ document = sa.Table(  # programmes, calendars, stretches: small documents by kin
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-history = (
-    sa.Table(  # every version of a document or assignment; old ones go in the end
-        "history",
-        meta,
-        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("id", sa.String, nullable=False),
-        sa.Column("ts", sa.BigInteger, nullable=False),
-        sa.Column("who", sa.String, nullable=False),
-        sa.Column("body", sa.LargeBinary),
-        sa.Index("ix_history_kind_ts", "kind", "ts"),
-    )
+history = sa.Table(  # every version of a document or assignment; old ones go in the end
+    "history",
+    meta,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("id", sa.String, nullable=False),
+    sa.Column("ts", sa.BigInteger, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("body", sa.LargeBinary),
+    sa.Index("ix_history_kind_ts", "kind", "ts"),
 )
 sensed = sa.Table(  # what programmes answered to: wet roads, traffic, motion
     "sensed",

@@ -7,18 +7,18 @@ anything in a cabinet that does not report.
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from duha_backend.alarms import lamps as detect
+from duha_backend.alarms.controllers import clock_error, failed_parts, late
 from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet, is_quiet
-from duha_backend.alarms.timers import Timer
+from duha_backend.alarms.timers import Holds, Timer
 from duha_backend.lighting.inventory import Asset, LuminaireType
 from duha_backend.lighting.roads import Roads
-from duha_backend.live import Controller, Live, Reading
+from duha_backend.live import Live, Reading
 from duha_backend.validate import Array
 from duha_contract.lighting import Sun
 from duha_contract.messages import Desired
@@ -39,9 +39,6 @@ DRY_LEAK_KEPT_S = 7 * 86_400.0
 MISSING_S = 900.0
 MISSING_EVERY_S = 30.0
 CONTROLLERS_EVERY_S = 5.0
-MOST_SKEW_S = 5.0
-PART_FAILED = "part "
-"""How a controller's sentence about a failing part of its own begins."""
 NOT_LOOKED_AT = -1
 WATCHED = ("luminaire", "meter", "cabinet_io")
 ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
@@ -67,88 +64,6 @@ class News(NamedTuple):
     ts: int
     detail: str = ""
     affected: int = 0
-
-
-@dataclass
-class _Hold:
-    """One condition of one thing."""
-
-    since: float | None = None
-    gone: float | None = None
-    raised: bool = False
-    detail: str = ""
-    affected: int = 0
-
-
-class Holds:
-    """Conditions of few things, each by its name."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, str], _Hold] = {}
-
-    def see(
-        self, code: str, name: str, holds: bool, t: float, detail: str = "",
-        affected: int = 0,
-    ) -> None:  # fmt: skip
-        """The condition holds, or does not, at a time [s]."""
-        held = self._held.get((code, name))
-        if held is None:
-            if not holds:
-                return
-            held = self._held[code, name] = _Hold()
-        if holds:
-            held.since = t if held.since is None else held.since
-            held.gone = None
-            held.detail, held.affected = detail, affected
-        else:
-            held.since = None
-            held.gone = t if held.gone is None else held.gone
-
-    def holds(self, code: str, name: str) -> bool:
-        """Whether the condition holds now."""
-        held = self._held.get((code, name))
-        return held is not None and held.since is not None
-
-    def raised(self, code: str, name: str) -> bool:
-        """Whether its alarm stands."""
-        held = self._held.get((code, name))
-        return held is not None and held.raised
-
-    def known(self) -> set[tuple[str, str]]:
-        """Conditions that hold, or whose alarm stands: code and name."""
-        return set(self._held)
-
-    def adopt(self, code: str, name: str) -> None:
-        """An alarm that stood before a restart stands still."""
-        self._held[code, name] = _Hold(raised=True)
-
-    def undo(self, code: str, name: str) -> None:
-        """What has just turned could not be told: it turns again."""
-        held = self._held.setdefault((code, name), _Hold())
-        held.raised = not held.raised
-        if held.raised and held.gone is None:
-            held.gone = -np.inf
-
-    def without(self, there: Callable[[str], bool]) -> list[tuple[str, str]]:
-        """Forget what is no longer there; the alarms that stood for it."""
-        gone = [key for key in self._held if not there(key[1])]
-        return [key for key in gone if self._held.pop(key).raised]
-
-    def turned(
-        self, t: float, held_back: Callable[[str, str], bool]
-    ) -> Iterable[tuple[str, str, bool, _Hold]]:
-        """What begins (True) and what is over at a time [s]."""
-        for (code, name), held in list(self._held.items()):
-            kind = KINDS[code]
-            if held.raised and held.gone is not None and t - held.gone >= kind.off_s:
-                held.raised = False
-                yield code, name, False, held
-            due = held.since is not None and t - held.since >= kind.after_s
-            if due and not held.raised and not held_back(code, name):
-                held.raised = True
-                yield code, name, True, held
-            if held.since is None and not held.raised:
-                del self._held[code, name]
 
 
 class Engine:
@@ -410,16 +325,16 @@ class Engine:
                 "communicationFailure", known.id, known.stale and heard, now / 1000,
                 f"{affected} luminaires without data", affected,
             )  # fmt: skip
-            wrong, said = _clock_error(known)
+            wrong, said = clock_error(known)
             self._holds.see(
                 "clockError", known.id, wrong and not known.stale, now / 1000, said
             )
-            failed = _failed_parts(known)
+            failed = failed_parts(known)
             self._holds.see("partFailed", known.id, bool(failed), now / 1000, failed)
             wanted = desired.get(known.id)
-            late = _late(known, wanted) and heard and not known.stale
+            behind = late(known, wanted) and heard and not known.stale
             detail = f"revision {wanted.revision}" if wanted else ""
-            self._holds.see("programmeNotApplied", known.id, late, now / 1000, detail)
+            self._holds.see("programmeNotApplied", known.id, behind, now / 1000, detail)
 
     def _others(self, now: int) -> None:
         """Meters and the contacts of cabinets."""
@@ -569,27 +484,6 @@ class Engine:
         if code == "supplyVoltageTooLow":
             return self._holds.holds("supplyLoss", name)
         return False
-
-
-def _clock_error(known: Controller) -> tuple[bool, str]:
-    """Whether the clock of a controller is wrong, and by how much."""
-    skew: float | None = getattr(known, "clock_skew_s", None)
-    if skew is not None and abs(skew) > MOST_SKEW_S:
-        return True, f"{skew:+.0f} s"
-    return known.status is not None and known.status.clock == "unset", ""
-
-
-def _failed_parts(known: Controller) -> str:
-    """What a controller says of parts of its own that fail."""
-    said = known.status.alarms if known.status is not None else ()
-    return "; ".join(one for one in said if one.startswith(PART_FAILED))[:300]
-
-
-def _late(known: Controller, wanted: Desired | None) -> bool:
-    """Whether a controller has not reported the document that it shall carry out."""
-    return wanted is not None and (
-        known.report is None or known.report.hash != wanted.hash
-    )
 
 
 def _numbered(names: list[str]) -> tuple[list[str], Array]:

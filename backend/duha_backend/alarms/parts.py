@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from duha_backend.alarms.book import Book
-from duha_backend.alarms.engine import Holds, News
+from duha_backend.alarms.engine import News
 from duha_backend.alarms.kinds import OF_PROCESS
+from duha_backend.alarms.timers import Holds
 from duha_backend.documents import SetAside
 from duha_runtime.supervision import Failure
 

@@ -5,9 +5,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from duha_backend.alarms.engine import Holds, News
+from duha_backend.alarms.engine import News
 from duha_backend.alarms.kinds import OF_RAIN
 from duha_backend.alarms.office import Office
+from duha_backend.alarms.timers import Holds
 from duha_backend.books import Books
 from duha_backend.drainage.external import EVERY_S, External
 from duha_backend.drainage.rainfall import Rainfall

@@ -25,8 +25,12 @@ from duha_backend.lighting.wanted import (
     TargetKind,
     Wanted,
     known,
+    named,
+    names_programmes,
     reach,
     sensed_by,
+    users,
+    with_document,
 )
 from duha_backend.live import Live
 from duha_backend.registry import Document, Registry
@@ -202,14 +206,14 @@ class Desk:
         wanted = self.wanted()
         if isinstance(document, Programme):
             self._try(document)
-            wanted = _with(wanted, "programmes", document)
+            wanted = with_document(wanted, "programmes", document)
         elif isinstance(document, Calendar):
-            _names_programmes(document, wanted)
+            names_programmes(document, wanted)
             dated(document, self.today())
-            wanted = _with(wanted, "calendars", document)
+            wanted = with_document(wanted, "calendars", document)
         elif isinstance(document, Stretch):
             document.check()
-            wanted = _with(wanted, "stretches", document)
+            wanted = with_document(wanted, "stretches", document)
         elif isinstance(document, Group):
             document.check()
             self._names_luminaires(document)
@@ -242,13 +246,13 @@ class Desk:
         for document in documents:
             if isinstance(document, Programme):
                 self._try(document)
-                wanted = _with(wanted, "programmes", document)
+                wanted = with_document(wanted, "programmes", document)
             else:
                 dated(document, self.today())
-                wanted = _with(wanted, "calendars", document)
+                wanted = with_document(wanted, "calendars", document)
                 calendars.append(document)
         for calendar in calendars:
-            _names_programmes(calendar, wanted)
+            names_programmes(calendar, wanted)
         return wanted
 
     def publish(
@@ -295,9 +299,9 @@ class Desk:
     ) -> None:
         """Take a document away; raises Conflict when others need it."""
         with self._registry.judging():
-            users = _users(self.wanted(), document, name)
-            if users:
-                raise Conflict(f"{name!r} is in use: {', '.join(users[:5])}")
+            by = users(self.wanted(), document, name)
+            if by:
+                raise Conflict(f"{name!r} is in use: {', '.join(by[:5])}")
             self._registry.drop(document, name, self._clock.now_ms(), who, match)
 
     def assign(
@@ -365,7 +369,7 @@ class Desk:
         if isinstance(document, Calendar):
             return {document.id}
         if isinstance(document, Programme):
-            return {c.id for c in wanted.calendars.values() if document.id in _named(c)}
+            return {c.id for c in wanted.calendars.values() if document.id in named(c)}
         if isinstance(document, Stretch):
             lamps = self.lamps.by("stretch").get(document.id, [])
             return {wanted.calendar_of(lamp) for lamp in lamps}
@@ -474,31 +478,3 @@ class Desk:
 def next_noon(place: Place, ms: int) -> int:
     """The noon after a time [ms]: an override that nobody ends lasts one night."""
     return round(noons(place, date_of(place, ms / 1000))[1] * 1000)
-
-
-def _with(wanted: Wanted, field: str, document: Any) -> Wanted:
-    """What would be wanted with another document."""
-    return wanted._replace(**{field: {**getattr(wanted, field), document.id: document}})
-
-
-def _named(calendar: Calendar) -> set[str]:
-    """The programmes that a calendar names."""
-    return {calendar.default, *(rule.programme for rule in calendar.rules)}
-
-
-def _names_programmes(calendar: Calendar, wanted: Wanted) -> None:
-    """Raise Conflict when a calendar names a programme that is none."""
-    for name in sorted(_named(calendar) - wanted.programmes.keys()):
-        raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
-
-
-def _users(wanted: Wanted, kind: type[Any], name: str) -> list[str]:
-    """What would be without something if a document went."""
-    if kind is Programme:
-        calendars = wanted.calendars.values()
-        return [f"calendar {c.id}" for c in calendars if name in _named(c)]
-    if kind is Stretch:
-        return [target for target in wanted.assignments if target == f"stretch:{name}"]
-    if kind is Calendar:
-        return [t for t, calendar in wanted.assignments.items() if calendar == name]
-    return []

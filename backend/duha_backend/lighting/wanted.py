@@ -9,11 +9,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from duha_backend.errors import Invalid, NotFound
+from duha_backend.errors import Conflict, Invalid, NotFound
 from duha_backend.lighting.days import dated
 from duha_backend.lighting.inventory import Asset, Group, Stretch
 from duha_contract.lighting import NORMAL, Condition, Override, Sun, level_at
@@ -338,3 +338,31 @@ def known(wanted: Wanted, lamps: Lamps, target: str) -> None:
     if target.startswith("stretch:") and target[8:] in wanted.stretches:
         return
     raise NotFound(f"no luminaire, stretch or cabinet {target!r}")
+
+
+def with_document(wanted: Wanted, field: str, document: Any) -> Wanted:
+    """What would be wanted with another document."""
+    return wanted._replace(**{field: {**getattr(wanted, field), document.id: document}})
+
+
+def named(calendar: Calendar) -> set[str]:
+    """The programmes that a calendar names."""
+    return {calendar.default, *(rule.programme for rule in calendar.rules)}
+
+
+def names_programmes(calendar: Calendar, wanted: Wanted) -> None:
+    """Raise Conflict when a calendar names a programme that is none."""
+    for name in sorted(named(calendar) - wanted.programmes.keys()):
+        raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
+
+
+def users(wanted: Wanted, kind: type[Any], name: str) -> list[str]:
+    """What would be without something if a document went."""
+    if kind is Programme:
+        calendars = wanted.calendars.values()
+        return [f"calendar {c.id}" for c in calendars if name in named(c)]
+    if kind is Stretch:
+        return [target for target in wanted.assignments if target == f"stretch:{name}"]
+    if kind is Calendar:
+        return [t for t, calendar in wanted.assignments.items() if calendar == name]
+    return []
