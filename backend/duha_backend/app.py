@@ -235,8 +235,7 @@ class Backend:
             self._every("keeper", TEND_S, self._led(self.keeper.tend))
             self._every("energy", TEND_S, self._led(self._settle_energy))
             self._every("records", TEND_S, self._led(self._tend_records))
-            leading = lambda: self.control.leading  # noqa: E731
-            start("deliveries", lambda: self.alarms.deliveries.run(leading))
+            start("deliveries", self._deliver)
         if "runoff" in roles:
             self._every("runoff leadership", TICK_S, self._lead_runoff)
             start("drainage", lambda: self.drainage.run(self._drains))
@@ -333,6 +332,10 @@ class Backend:
     async def _alarms(self) -> None:
         leading = self.control.leading
         await self.alarms.tick(self.clock.now_ms(), leading=leading)
+
+    async def _deliver(self) -> None:
+        barrier = self.supervisor.barrier
+        await self.alarms.deliveries.run(lambda: self.control.leading, barrier)
 
     async def _parts(self) -> None:
         await self.parts.tick(self.clock.now_ms())

@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import patient
 from duha_backend.documents import (
     Document,
     Documents,
@@ -39,6 +40,7 @@ __all__ = [
 ]
 _SENSED_KEPT_MS = 31 * 24 * 3_600_000
 _BULK = 5000
+_IMPORT_S = 60.0
 
 
 class Registry(Documents, People):
@@ -75,6 +77,7 @@ class Registry(Documents, People):
         """Take assets, replacing those of the same ids; streets replace all streets."""
         rows = [asset._asdict() for asset in assets]
         with self._engine.begin() as db:
+            patient(db, _IMPORT_S)
             if streets:
                 db.execute(sa.delete(tables.street))
                 db.execute(sa.insert(tables.street), list(streets))

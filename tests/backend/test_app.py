@@ -191,6 +191,17 @@ async def test_a_failing_part_is_an_alarm_until_it_works_again(registry):
     assert told.standing() == [("documentFailed", "backend:cabinet:RVO-001")]
 
 
+async def test_one_cause_in_many_cabinets_is_one_alarm(registry):
+    told = Told(registry)
+    problems = dict.fromkeys(("RVO-002", "RVO-001", "RVO-003"), "no such country 'XX'")
+    parts = Parts(told, "backend", list, list, lambda: problems)
+    await parts.tick(0)
+    await parts.tick(60_000)
+    (row,) = told.book.page(60_000)
+    assert row["object"] == "backend:cabinet:RVO-001"
+    assert row["detail"] == "3 cabinets: no such country 'XX'"
+
+
 async def test_what_one_process_finds_another_does_not_end(registry):
     told = Told(registry)
     await told.tell([News("partFailed", "ingest:link", "", True, 0)])

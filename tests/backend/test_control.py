@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 
 import msgspec
@@ -674,3 +675,28 @@ def test_neighbours_of_a_whole_city_are_found_quickly():
     found = neighbours(lamps, lamps[::2], 50)
     assert time.perf_counter() - began < 5
     assert len(found) > 8_500
+
+
+async def test_a_programme_is_not_dropped_while_a_calendar_that_names_it_is_judged(
+    desk, monkeypatch
+):
+    desk.desk.save(STREET)
+    judged, may_go_on = threading.Event(), threading.Event()
+    refuse = desk.desk._refuse_darkness
+
+    def slowly(*args):
+        judged.set()
+        may_go_on.wait(10)
+        refuse(*args)
+
+    monkeypatch.setattr(desk.desk, "_refuse_darkness", slowly)
+    calendar = Calendar("c", "C", "p")
+    saving = asyncio.create_task(asyncio.to_thread(desk.desk.save, calendar))
+    await asyncio.to_thread(judged.wait, 10)
+    dropping = asyncio.create_task(asyncio.to_thread(desk.desk.drop, Programme, "p"))
+    await asyncio.sleep(0.1)
+    assert not dropping.done()
+    may_go_on.set()
+    await saving
+    with pytest.raises(Conflict, match="in use: calendar c"):
+        await dropping

@@ -1,8 +1,10 @@
 """The registry on SQLite and on PostgreSQL: one suite, real databases."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import threading
 import time
 
@@ -13,7 +15,7 @@ from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duha_backend import tables
+from duha_backend import database, tables
 from duha_backend.alarms.channels import Channel
 from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
 from duha_backend.books import Books
@@ -331,6 +333,20 @@ def test_a_registry_that_was_silent_is_tried_by_one_at_a_time():
 def test_what_a_database_cannot_keep_is_the_callers_mistake(registry):
     with pytest.raises(Invalid):
         registry.record(10**30, "eva", "test", "", "")
+
+
+def test_a_file_that_another_process_keeps_locked_is_waited_for_a_while_only(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(database, "BUSY_MS", 200)
+    registry = Registry.in_folder(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RegistryDown, match="locked"):
+            registry.record(1, "eva", "test", "", "")
+        assert registry.audit_page(None, 9) == []  # reading goes on
+    registry.record(1, "eva", "test", "", "")
+    registry.close()
 
 
 def test_each_error_of_the_driver_is_a_registry_that_is_down(registry):

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from duha_backend import tables
 from duha_backend.alarms.book import Row
 from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.engine import Barrier, no_barrier
 from duha_backend.database import Database
 from duha_backend.errors import Invalid
 from duha_backend.executors import MAIL
@@ -112,12 +113,15 @@ class Deliveries:
         with self._engine.connect() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
-    async def run(self, leading: Callable[[], bool]) -> None:
+    async def run(
+        self, leading: Callable[[], bool], barrier: Barrier = no_barrier
+    ) -> None:
         """Send what is due, for as long as this process leads; until cancelled."""
         try:
             while True:
                 if leading():
-                    await self._begin()
+                    with barrier("deliveries"):
+                        await self._begin()
                 await asyncio.sleep(EVERY_S)
         finally:
             sending, self._sending = list(self._sending.values()), {}

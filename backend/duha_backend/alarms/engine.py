@@ -45,7 +45,11 @@ ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
 """Alarms of a cabinet that explain why its segments are silent."""
 
 
-def _open(_name: str) -> contextlib.AbstractContextManager[None]:
+Barrier = Callable[[str], contextlib.AbstractContextManager[None]]
+"""Makes a context, by its name, out of which no exception comes."""
+
+
+def no_barrier(_name: str) -> contextlib.AbstractContextManager[None]:
     """No barrier: an exception ends the look."""
     return contextlib.nullcontext()
 
@@ -91,7 +95,7 @@ class Engine:
         types: Callable[[], Mapping[str, LuminaireType]],
         desired: Callable[[], Mapping[str, Desired]],
         quiet: Callable[[], Iterable[Quiet]],
-        barrier: Callable[[str], contextlib.AbstractContextManager[None]] = _open,
+        barrier: Barrier = no_barrier,
     ) -> None:
         self._barrier = barrier
         self._live = live

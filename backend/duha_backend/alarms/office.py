@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 
 from duha_backend.alarms.book import Book
 from duha_backend.alarms.channels import Channel
 from duha_backend.alarms.deliver import Deliveries, Mail
-from duha_backend.alarms.engine import WATCHED, Engine, News
+from duha_backend.alarms.engine import WATCHED, Barrier, Engine, News, no_barrier
 from duha_backend.alarms.kinds import OF_PROCESS, OF_RAIN
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.lighting.inventory import LuminaireType
@@ -43,7 +42,7 @@ class Office:
         mail: Mail | None,
         city: str,
         real_s: Callable[[], float],
-        barrier: Callable[[str], AbstractContextManager[None]] | None = None,
+        barrier: Barrier = no_barrier,
     ) -> None:
         self._registry = registry
         self._seen = -1
@@ -58,7 +57,7 @@ class Office:
         )
         self._engine = Engine(
             live, roads, sun, lambda: self._types, desired, lambda: self._quiet,
-            *([barrier] if barrier else []),
+            barrier,
         )  # fmt: skip
 
     async def tick(self, now: int, *, leading: bool) -> None:

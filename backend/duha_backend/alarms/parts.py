@@ -84,6 +84,11 @@ class Parts:
         }
         for kind, name, reason in self._set_aside():
             found["documentFailed", f"{self._name}:{kind}:{name}"] = reason
+        alike: dict[str, list[str]] = {}
         for cabinet, problem in self._problems().items():
-            found["documentFailed", f"{self._name}:cabinet:{cabinet}"] = problem
+            alike.setdefault(problem, []).append(cabinet)
+        for problem, cabinets in alike.items():  # one cause is one alarm
+            more = f"{len(cabinets)} cabinets: " if len(cabinets) > 1 else ""
+            name = f"{self._name}:cabinet:{min(cabinets)}"
+            found["documentFailed", name] = more + problem
         return {key: detail[:DETAIL_CHARS] for key, detail in found.items()}
