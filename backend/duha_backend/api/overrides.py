@@ -88,6 +88,7 @@ async def overrides(services: S) -> Response:
 
     The number `overrides` in each event of ``/events`` grows when one has got further.
     """
+    services.control.overrides.look()  # what has been reported since the last tick
     body = await asyncio.to_thread(_encoded, services)
     return Response(body, media_type="application/json")
 
