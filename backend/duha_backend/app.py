@@ -263,14 +263,13 @@ class Backend:
         return led
 
     async def _close(self) -> None:
-        """Resign and close the stores; what hangs is left behind."""
-        for close in (
-            self.leadership.close,
-            self.drainage_leadership.close,
-            self.registry.close,
-        ):
-            await self._bounded(asyncio.to_thread(close))
-        await self._bounded(self.readings.close())
+        """Resign, then close the stores; what hangs is left behind."""
+        resign = (self.leadership.close, self.drainage_leadership.close)
+        close = self._bounded
+        await asyncio.gather(*(close(asyncio.to_thread(one)) for one in resign))
+        await asyncio.gather(
+            close(asyncio.to_thread(self.registry.close)), close(self.readings.close())
+        )
 
     @staticmethod
     async def _bounded(closing: Awaitable[None]) -> None:

@@ -30,7 +30,7 @@ from duha_backend.registry import Registry
 from duha_sim.load import Load
 from duha_sim.streets import generate, geojson
 from tests import servers
-from tests.backend.test_registry import fresh_database
+from tests.backend.test_registry import fresh_database, stopped
 from tests.system.conftest import OUTAGE_S
 
 pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(900)]
@@ -314,6 +314,25 @@ def test_what_hangs_does_not_hold_up_the_end(tmp_path, broker):
             backend.kill()
         for connection in held:
             connection.close()
+
+
+def test_a_registry_that_is_stopped_does_not_hold_up_the_end(tmp_path, broker):
+    with servers.postgres(tmp_path / "pg") as url:
+        backend = Backend(tmp_path, broker, "--registry", url)
+        backend.ready("leads now")
+        processes = stopped(url)
+        try:
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
+            backend.ready("does not answer")
+            began = time.monotonic()
+            backend.process.terminate()
+            assert backend.process.wait(20) == 0
+            assert time.monotonic() - began < 10
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+            backend.kill()
 
 
 def test_a_registry_that_is_not_there_yet_is_waited_for(tmp_path, broker):
