@@ -26,8 +26,11 @@ from duha_backend.alarms.engine import News
 from duha_backend.assets import parse
 from duha_backend.books import Books
 from duha_backend.influx import Influx, InfluxReadings
+from duha_backend.rain.events import DesignRain
 from duha_backend.registry import Registry
+from duha_backend.runoff.live import SwmmModel
 from duha_sim.load import Load
+from duha_sim.sewer import sewer
 from duha_sim.streets import generate, geojson
 from tests import servers
 from tests.backend.test_registry import fresh_database, stopped
@@ -344,3 +347,43 @@ def test_a_registry_that_is_not_there_yet_is_waited_for(tmp_path, broker):
         assert backend.process.poll() is None
     finally:
         backend.stop()
+
+
+def test_a_study_that_runs_does_not_hold_up_the_end_and_ends_with_it(tmp_path, broker):
+    (tmp_path / "data").mkdir()
+    registry = Registry.in_folder(tmp_path / "data")
+    raw = sewer(300, ("A",), routing_s=1).encode()
+    registry.save(SwmmModel("m", "M", raw, running=False))
+    depths = ((6.0, 8.5), (10.1, 14.6), (33.0, 45.0))
+    registry.save(DesignRain("d", "D", (5.0, 60.0, 1440.0), (2.0, 5.0), depths, "test"))
+    token = registry.new_token("tester")
+    registry.close()
+    port = servers.free_port()
+    backend = Backend(tmp_path, broker, "--port", str(port))
+    try:
+        backend.ready("http://")
+        body = {"name": "s", "models": ["m"], "design": [{"table": "d"}], "tail_h": 200}
+        until(lambda: ask(port, token, "GET", "/system")["leads"], 20)
+        ask(port, token, "POST", "/studies", body)
+        until(lambda: children(backend.process.pid), 30, backend.log)
+        time.sleep(1)
+        began = time.monotonic()
+        ask(port, token, "GET", "/city")  # signing in waits for no study
+        assert time.monotonic() - began < 3
+        theirs = children(backend.process.pid)
+        assert theirs
+        backend.process.terminate()
+        assert backend.process.wait(20) == 0
+        assert time.monotonic() - began < 12
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in theirs), 20)
+    finally:
+        backend.kill()
+
+
+def children(pid):
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
