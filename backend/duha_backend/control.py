@@ -78,6 +78,7 @@ class Control:
         self._leads = True
         self._lapsed = lapsed
         self._term = 0
+        self._made_at = 0
         self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._changed.set()
@@ -166,16 +167,24 @@ class Control:
         wet_changed = self.roads.weigh(now)
         if wet_changed:
             await asyncio.to_thread(self._log_roads)
-        ended = any(o.end <= now for d in self._desired.values() for o in d.overrides)
-        ended |= any(c.end <= now for d in self._desired.values() for c in d.conditions)
-        if not (self._changed.is_set() or wet_changed or ended):
+        if not (self._changed.is_set() or wet_changed or self._has_ended(now)):
             return
         self._changed.clear()
         try:
             await self._make(now)
+            self._made_at = now
         except BaseException:
             self._changed.set()  # what is wanted is still to be done
             raise
+
+    def _has_ended(self, now: int) -> bool:
+        """Whether something has ended since documents were last made.
+
+        Each end counts once: a document that cannot be made stays as it is, with its ends.
+        """
+        ends = [o.end for d in self._desired.values() for o in d.overrides]
+        ends += [c.end for d in self._desired.values() for c in d.conditions]
+        return any(self._made_at < end <= now for end in ends)
 
     async def _make(self, now: int) -> None:
         """Compile, store and send what is new."""
@@ -193,7 +202,9 @@ class Control:
                 self._changed.set()
                 return
         self.problems = dict(made.problems)
-        self._desired = self._desired | fresh
+        there = self._live.assets.keys() | self.desk.lamps.controlled.keys()
+        known = self._desired | fresh
+        self._desired = {name: known[name] for name in known if name in there}
         await self._send_all(fresh)
 
     def _log_roads(self) -> None:

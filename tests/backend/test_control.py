@@ -405,6 +405,37 @@ async def test_a_calendar_that_cannot_be_evaluated_leaves_its_cabinets_as_they_w
     assert desk.control.problems == {}
 
 
+async def test_what_cannot_be_made_is_not_tried_again_each_second(desk, monkeypatch):
+    desk.desk.save(STREET)
+    desk.desk.save(Calendar("c", "C", "p"))
+    desk.desk.assign("*", "c")
+    desk.desk.add_override("city", "", override(desk, minutes=1))
+    await desk.settled()
+    rules = (Rule("p", holidays="XX"),)
+    put_raw(
+        desk, "calendar", "bad", msgspec.json.encode(Calendar("bad", "B", "p", rules))
+    )
+    desk.registry.assign("*", "bad")
+    await desk.settled()
+    assert set(desk.control.problems) == {"RVO-001", "RVO-002"}
+    desk.ms += 120_000  # its override is over, and it stands in what they have
+    made: list[object] = []
+    monkeypatch.setattr(desk.control, "_compile", counted(made, desk.control._compile))
+    for _ in range(5):
+        await desk.settled()
+        desk.ms += 1000
+    assert len(made) == 1
+
+
+async def test_a_cabinet_that_was_taken_out_is_told_nothing_any_more(desk):
+    desk.live.set_assets(
+        [a for a in ASSETS if a.cabinet != "RVO-002" and a.id != "RVO-002"]
+    )
+    desk.control.touch()
+    await desk.settled()
+    assert set(desk.control.desired) == {"RVO-001"}
+
+
 async def test_an_infinite_length_of_a_stretch_stops_neither_overrides_nor_emergencies(
     desk,
 ):
