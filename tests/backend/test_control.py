@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from duha_backend import tables
 from duha_backend.control import Control
 from duha_backend.errors import Conflict, Invalid, NotFound, Refused, RegistryDown
-from duha_backend.lighting.inventory import Asset, Group, Stretch
+from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
 from duha_backend.lighting.roads import neighbours
 from duha_backend.lighting.wanted import Sensed, StoredOverride
 from duha_backend.live import Live
@@ -449,6 +449,22 @@ async def test_an_infinite_length_of_a_stretch_stops_neither_overrides_nor_emerg
     desk.desk.drop(Stretch, "s")  # it can be taken away
     await desk.settled()
     assert desk.registry.all(Stretch) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Stretch("s", "S", length_m=1e300),
+        Stretch("s", "S", width_m=-1),
+        LuminaireType("t", "T", 1e300),
+        LuminaireType("t", "T", 62, curve=((0, 1), (100, 1e300))),
+        LuminaireType("t", "T", 62, curve=((0, 1, 2),)),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_document_that_cannot_be_carried_out_is_refused(desk, document):
+    with pytest.raises(Invalid):
+        desk.desk.save(document)
+    assert desk.registry.all(type(document)) == []
 
 
 async def test_a_luminaire_without_a_cabinet_is_there_and_nothing_controls_it(tmp_path):

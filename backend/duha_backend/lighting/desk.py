@@ -205,29 +205,29 @@ class Desk:
         body_of(document)
         wanted = self.wanted()
         if isinstance(document, Programme):
-            self._try(document)
+            self._try_nights(document)
             wanted = with_document(wanted, "programmes", document)
         elif isinstance(document, Calendar):
             names_programmes(document, wanted)
             dated(document, self.today())
             wanted = with_document(wanted, "calendars", document)
         elif isinstance(document, Stretch):
-            document.check()
+            _try(document.check)
             wanted = with_document(wanted, "stretches", document)
         elif isinstance(document, Group):
-            document.check()
+            _try(document.check)
             self._names_luminaires(document)
         elif isinstance(document, Quiet):
-            document.check(self.sun)
+            _try(lambda: document.check(self.sun))
         else:
-            document.check()
+            _try(document.check)
         self._refuse_darkness(wanted, self._touched(wanted, document))
         if dry_run:
             self._registry.agree(type(document), document.id, match)
         else:
             self._registry.save(document, self._clock.now_ms(), who, match)
 
-    def _try(self, programme: Programme) -> None:
+    def _try_nights(self, programme: Programme) -> None:
         """Raise ProgrammeError for a programme that fails in a night of the coming year."""
         check(programme, self.place)
         first = self.today()
@@ -245,7 +245,7 @@ class Desk:
         wanted, calendars = self.wanted(), []
         for document in documents:
             if isinstance(document, Programme):
-                self._try(document)
+                self._try_nights(document)
                 wanted = with_document(wanted, "programmes", document)
             else:
                 dated(document, self.today())
@@ -478,3 +478,17 @@ class Desk:
 def next_noon(place: Place, ms: int) -> int:
     """The noon after a time [ms]: an override that nobody ends lasts one night."""
     return round(noons(place, date_of(place, ms / 1000))[1] * 1000)
+
+
+def _try(check: Callable[[], None]) -> None:
+    """Check a document; one that cannot even be looked at cannot be.
+
+    Raises
+    ------
+    Invalid
+        It cannot be evaluated.
+    """
+    try:
+        check()
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Invalid(f"it cannot be evaluated: {error}") from None
