@@ -1,21 +1,23 @@
-"""The composition root of the backend: one task group holds every task."""
+"""The composition root of the backend: a supervisor holds every part."""
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
+from duha_backend import executors
 from duha_backend.alarms.deliver import Mail
 from duha_backend.alarms.office import Office
+from duha_backend.alarms.parts import Parts
 from duha_backend.api.app import make_app
 from duha_backend.api.services import Services
 from duha_backend.books import Books
@@ -23,7 +25,7 @@ from duha_backend.control import Control
 from duha_backend.drainage.office import Drainage
 from duha_backend.duck import DuckReadings
 from duha_backend.energy.settlement import Settlement
-from duha_backend.errors import Invalid, StoreDown
+from duha_backend.errors import BackendError, Invalid
 from duha_backend.influx import Influx, InfluxReadings
 from duha_backend.ingest import Ingest
 from duha_backend.keeper import Keeper
@@ -31,18 +33,24 @@ from duha_backend.leader import Leadership
 from duha_backend.link import Broker, Link
 from duha_backend.live import Live
 from duha_backend.readings import DAY_MS, USUAL, Readings, Retention
+from duha_backend.records import Records
 from duha_backend.registry import Registry
 from duha_contract.clock import Clock
 from duha_contract.messages import Ack, Desired, Status
 from duha_contract.programmes import Place
 from duha_contract.quantities import KINDS
 from duha_contract.topics import Topic
+from duha_runtime.supervision import Supervisor, describe
 
 log = logging.getLogger(__name__)
 
 PLZEN = Place(49.7475, 13.3776, "Europe/Prague")
 TICK_S = 1.0
 TEND_S = 30.0
+RESTORE_S = 30.0
+"""Longest wait for the last readings of the store at start [s]."""
+CLOSE_S = 2.0
+"""Longest wait for each thing that is closed at the end [s]."""
 LOOK_BACK_MS = (20 * 60_000, DAY_MS)
 """How far back the last readings are looked for: first near, then a day."""
 
@@ -106,20 +114,26 @@ class Backend:
         self._check()
         settings.data.mkdir(parents=True, exist_ok=True)
         roles = settings.roles
+        self.supervisor = Supervisor()
         self.registry = (
             Registry(settings.registry)
             if settings.registry
             else Registry.in_folder(settings.data)
         )
+        try:
+            assets = [] if roles == {"ingest"} else self.registry.assets()
+            self._owners = self.registry.owners()
+            self._assets_seen = self.registry.change("assets")
+        except BackendError:
+            self.registry.close()
+            raise
         self.books = Books(self.registry.engine)
         self.readings: Readings = (
             InfluxReadings(settings.influx, settings.retention)
             if settings.influx
             else DuckReadings(settings.data / "readings.duckdb", settings.memory_mib)
         )
-        self.live = Live([] if roles == {"ingest"} else self.registry.assets())
-        self._owners = self.registry.owners()
-        self._assets_seen = self.registry.change("assets")
+        self.live = Live(assets)
         worker = "" if settings.alone else f"-{secrets.token_hex(4)}"
         self.link = Link(
             settings.city, settings.broker, self._data, self._status, self._documents,
@@ -136,16 +150,26 @@ class Backend:
             clock,
             self._acknowledge,
             keep_days=settings.retention.raw,
+            supervisor=self.supervisor,
         )
+        self.leadership = Leadership(self.registry.engine)
         self.control = Control(
-            self.registry, self.live, clock, settings.place, self._desired
-        )
+            self.registry, self.live, clock, settings.place, self._desired,
+            lambda: not self.leadership.held,
+        )  # fmt: skip
         self.control.leading = False
         self.alarms = Office(
             self.registry, self.live, self.control.roads, self.control.desk.sun,
             lambda: self.control.desired, settings.mail, settings.name, time.time,
+            self.supervisor.barrier,
         )  # fmt: skip
-        self.leadership = Leadership(self.registry.engine)
+        self.parts = Parts(
+            self.alarms,
+            "backend" if settings.alone else "-".join(sorted(roles)),
+            lambda: self.supervisor.failing,
+            lambda: self.registry.set_aside,
+            lambda: self.control.problems,
+        )
         self.drainage = Drainage(
             self.readings, self.registry, self.live, self.books, self.alarms, clock,
             settings.data / "studies", settings.scheduler, settings.external_rain,
@@ -156,7 +180,8 @@ class Backend:
             self.readings, self.registry, self.live, self.control.desk
         )
         self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
-        self.server = uvicorn.Server(self._http())
+        self.records = Records(self.registry.engine)
+        self._config = self._http()
 
     def _check(self) -> None:
         """Say at once what cannot work together."""
@@ -168,92 +193,164 @@ class Backend:
             )
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        roles = self.settings.roles
+        """Serve until cancelled; a part that fails is restarted and ends nothing else.
+
+        Raises
+        ------
+        Fatal, OSError
+            A setting that cannot work, such as a port that is taken.
+        """
+        executors.install()
         try:
-            if roles != {"ingest"}:
-                await self._restore()
             with contextlib.ExitStack() as stack:
-                async with asyncio.TaskGroup() as group:
-                    if self.settings.port is not None:
-                        place = (self.settings.host, self.settings.port)
-                        listening = stack.enter_context(_listening(*place))
-                        group.create_task(self._serve(listening), name="http")
-                    group.create_task(self.link.run(), name="link")
-                    group.create_task(self.ingest.run(), name="ingest")
-                    group.create_task(self._tick(), name="tick")
-                    if "control" in roles:
-                        group.create_task(self._tend(), name="keeper")
-                        telling = self.alarms.deliveries.run(
-                            lambda: self.control.leading
-                        )
-                        group.create_task(telling, name="deliveries")
-                    if "runoff" in roles:
-                        group.create_task(
-                            self.drainage.run(self._drains), name="drainage"
-                        )
+                listening = None
+                if self.settings.port is not None:
+                    place = (self.settings.host, self.settings.port)
+                    listening = stack.enter_context(_listening(*place))
+                async with self.supervisor:
+                    if self.settings.roles != {"ingest"}:
+                        await self._restore()
+                    if "control" in self.settings.roles:  # who is alone leads at once
+                        with self.supervisor.barrier("leadership"):
+                            await self._lead()
+                    self._start(listening)
+                    await self.supervisor.wait()
         finally:
-            self.leadership.close()
-            self.drainage_leadership.close()
-            self.registry.close()
-            await self.readings.close()
+            await self._close()
+
+    def _start(self, listening: socket.socket | None) -> None:
+        """Start every part that the roles of this process need."""
+        start, roles = self.supervisor.start, self.settings.roles
+        if listening is not None:
+            start("http", functools.partial(self._serve, listening))
+        start("link", self.link.run)
+        for part, run in self.ingest.parts.items():
+            start(part, run)
+        self._every("registry", TICK_S, self._look)
+        if roles != {"ingest"}:
+            self._every("page", TICK_S, self._tick)
+            self._every("lights", TICK_S, self.control.settle)
+            self._every("alarms", TICK_S, self._alarms)
+        if "api" in roles:
+            self._every("overrides", TICK_S, self.control.overrides.refresh)
+        self._every("parts", TICK_S, self._parts)
+        if "control" in roles:
+            self._every("leadership", TICK_S, self._lead)
+            self._every("keeper", TEND_S, self._led(self.keeper.tend))
+            self._every("energy", TEND_S, self._led(self._settle_energy))
+            self._every("records", TEND_S, self._led(self._tend_records))
+            start("deliveries", self._deliver)
+        if "runoff" in roles:
+            self._every("runoff leadership", TICK_S, self._lead_runoff)
+            start("drainage", lambda: self.drainage.run(self._drains))
+
+    def _every(
+        self, part: str, pause_s: float, job: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Do a job again and again; a time that fails is reported, and it goes on."""
+
+        async def again() -> None:
+            while True:
+                with self.supervisor.barrier(part):
+                    await job()
+                await asyncio.sleep(pause_s)
+
+        self.supervisor.start(part, again)
+
+    def _led(self, job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """A job that only the process that leads has to do."""
+
+        async def led() -> None:
+            if self.control.leading:
+                await job()
+
+        return led
+
+    async def _close(self) -> None:
+        """Resign, then close the stores; what hangs is left behind."""
+        resign = (self.leadership.close, self.drainage_leadership.close)
+        close = self._bounded
+        await asyncio.gather(*(close(asyncio.to_thread(one)) for one in resign))
+        await asyncio.gather(
+            close(asyncio.to_thread(self.registry.close)), close(self.readings.close())
+        )
+
+    @staticmethod
+    async def _bounded(closing: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await closing
+        except Exception as error:  # noqa: BLE001 - the process ends in any case
+            log.warning("close: %s", describe(error))
 
     async def _serve(self, listening: socket.socket) -> None:
-        # Uvicorn's own signal handlers would take Ctrl-C from the task group.
-        self.server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+        server = uvicorn.Server(self._config)
+        # Uvicorn's own signal handlers would take Ctrl-C from the supervisor.
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
         port = listening.getsockname()[1]
         what = "page and API" if "api" in self.settings.roles else "figures"
         log.info("%s: http://%s:%d/", what, self.settings.host, port)
+        mine = (
+            listening.dup()
+        )  # Uvicorn closes what it is given; a restart needs it again
         try:
-            await self.server.serve(sockets=[listening])
+            await server.serve(sockets=[mine])
         except asyncio.CancelledError:
             # Cancelled or not, connections are closed; a stream gets a second to end.
-            if self.server.started:
-                await self.server.shutdown(sockets=[listening])
+            if server.started:
+                await server.shutdown(sockets=[mine])
             raise
+        finally:
+            mine.close()
 
     async def _tick(self) -> None:
-        """Once a second: look at the registry, settle documents, and tell the pages."""
-        while True:
-            try:
-                await self._look()
-            except SQLAlchemyError as error:
-                # The city goes on without its registry: nothing new is wanted meanwhile.
-                log.warning("registry: %s", str(error).splitlines()[0])
-            if self.settings.roles != {"ingest"}:
-                elapsed_ms = time.monotonic() * 1000 * self.clock.timeline.rate
-                await self.live.tick(self.clock.now_ms(), elapsed_ms)
-            await asyncio.sleep(TICK_S)
+        """Tell the pages what has changed; nothing of this waits for a store."""
+        elapsed_ms = time.monotonic() * 1000 * self.clock.timeline.rate
+        await self.live.tick(
+            self.clock.now_ms(), elapsed_ms, self.control.overrides.number
+        )
 
     async def _look(self) -> None:
+        """Take other assets when there are."""
         number = await asyncio.to_thread(self.registry.change, "assets")
-        if number != self._assets_seen:
-            self._assets_seen = number
-            self._owners = await asyncio.to_thread(self.registry.owners)
-            if self.settings.roles != {"ingest"}:
-                self.live.set_assets(await asyncio.to_thread(self.registry.assets))
-                self.control.touch()
-        if "control" in self.settings.roles:
-            held = await asyncio.to_thread(self.leadership.ask)
-            await self.control.lead(held)
-        if "runoff" in self.settings.roles:
-            held = await asyncio.to_thread(self.drainage_leadership.ask)
-            (self._drains.set if held else self._drains.clear)()
+        if number == self._assets_seen:
+            return
+        self._owners = await asyncio.to_thread(self.registry.owners)
         if self.settings.roles != {"ingest"}:
-            await self.control.settle()
-            leading = self.control.leading
-            await self.alarms.tick(self.clock.now_ms(), leading=leading)
+            self.live.set_assets(await asyncio.to_thread(self.registry.assets))
+            self.control.touch()
+        self._assets_seen = number
 
-    async def _tend(self) -> None:
-        """Every half minute: keep the store in order, where this process leads."""
-        while True:
-            await asyncio.sleep(TEND_S)
-            if self.control.leading:
-                try:
-                    await self.keeper.tend()
-                    await self.energy.tend(self.clock.now_ms())
-                except SQLAlchemyError as error:
-                    log.warning("keeper: %s", str(error).splitlines()[0])
+    async def _lead(self) -> None:
+        try:
+            await asyncio.to_thread(self.leadership.ask)
+        finally:
+            held = self.leadership.held
+            await self.control.lead(held, self.leadership.term)
+
+    async def _lead_runoff(self) -> None:
+        try:
+            await asyncio.to_thread(self.drainage_leadership.ask)
+        finally:
+            held = self.drainage_leadership.held
+            (self._drains.set if held else self._drains.clear)()
+
+    async def _alarms(self) -> None:
+        leading = self.control.leading
+        await self.alarms.tick(self.clock.now_ms(), leading=leading)
+
+    async def _deliver(self) -> None:
+        barrier = self.supervisor.barrier
+        await self.alarms.deliveries.run(lambda: self.control.leading, barrier)
+
+    async def _parts(self) -> None:
+        await self.parts.tick(self.clock.now_ms())
+
+    async def _settle_energy(self) -> None:
+        await self.energy.tend(self.clock.now_ms())
+
+    async def _tend_records(self) -> None:
+        await asyncio.to_thread(self.records.tend, self.clock.now_ms())
 
     def _http(self) -> uvicorn.Config:
         services = Services(
@@ -275,6 +372,7 @@ class Backend:
             name=self.settings.name,
             rate=self.clock.timeline.rate,
             grafana=self.settings.grafana,
+            parts=self.supervisor,
         )
         return uvicorn.Config(
             make_app(services, whole="api" in self.settings.roles),
@@ -285,20 +383,20 @@ class Backend:
         )
 
     async def _restore(self) -> None:
-        """Know at once what was known before the restart."""
+        """Know at once what was known before the restart, if the store answers soon."""
+        with self.supervisor.barrier("restore"):
+            async with asyncio.timeout(RESTORE_S):
+                await self._restore_all()
+        self.supervisor.succeeded("restore")  # readings that come make up for it
+
+    async def _restore_all(self) -> None:
         now = self.clock.now_ms()
-        try:
-            for kind in KINDS:
-                for back in LOOK_BACK_MS:
-                    self.live.restore(
-                        kind, await self.readings.latest(kind, now - back)
-                    )
-                    if kind != "luminaire" or self.live.mostly_known():
-                        break
-            rain = await self.readings.rain_readings(now - DAY_MS)
-            self.live.restore_rain(rain)
-        except StoreDown as error:
-            log.warning("store: %s; the city is shown as it reports", error)
+        for kind in KINDS:
+            for back in LOOK_BACK_MS:
+                self.live.restore(kind, await self.readings.latest(kind, now - back))
+                if kind != "luminaire" or self.live.mostly_known():
+                    break
+        self.live.restore_rain(await self.readings.rain_readings(now - DAY_MS))
 
     def _data(self, topic: Topic, payload: bytes) -> None:
         self.ingest.offer(topic, payload)

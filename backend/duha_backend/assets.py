@@ -40,6 +40,11 @@ class Parsed:
     streets: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def without_control(self) -> int:
+        """How many luminaires have no cabinet: they are shown, and nothing controls them."""
+        return sum(a.kind == "luminaire" and not a.cabinet for a in self.assets)
+
 
 def parse(raw: bytes, known_cabinets: Iterable[str] = ()) -> Parsed:
     """Read a file of either form.

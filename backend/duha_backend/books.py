@@ -6,12 +6,13 @@ worker. Events and quarantine are bounded, in all and for each controller: the o
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import Database
 from duha_backend.errors import StoreDown
 from duha_backend.readings import DAY_MS, Step
 from duha_backend.trim import Caps, Kept, trim
@@ -46,7 +47,7 @@ class Books:
         Events and refused things that had to go since the start, for lack of room.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
         self._fresh = {"quarantine": Caps(0, 0), "event": Caps(0, 0)}
         self.deleted = {"quarantine": 0, "event": 0}
@@ -61,7 +62,7 @@ class Books:
         rejects = [reject for message in messages for reject in message.rejects]
         if not (events or rejects):
             return
-        with self._changing() as db:
+        with self._engine.begin() as db:
             if events:
                 statement = tables.insert(db, tables.event).on_conflict_do_nothing()
                 db.execute(statement, events)
@@ -81,17 +82,6 @@ class Books:
         if rejects:
             rows = [{**_row(reject), "received": received_ms} for reject in rejects]
             db.execute(sa.insert(tables.quarantine), rows)
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[sa.Connection]:
-        """A transaction."""
-        with _reachable(), self._engine.begin() as db:
-            yield db
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with _reachable(), self._engine.connect() as db:
-            yield db
 
     # -- bounds --------------------------------------------------------------------
 
@@ -114,8 +104,7 @@ class Books:
         for name, what in kept.items():
             fresh = self._fresh[name]
             if fresh.things >= _TRIM_EVERY or fresh.bytes >= _TRIM_BYTES:
-                with _reachable():
-                    self.deleted[name] += trim(self._engine, what)
+                self.deleted[name] += trim(self._engine, what)
                 self._fresh[name] = Caps(0, 0)
 
     # -- reading -------------------------------------------------------------------
@@ -130,20 +119,20 @@ class Books:
             query = query.where(q.c.id < before)
         if controller is not None:
             query = query.where(q.c.controller == controller)
-        with self._reading() as db:
+        with self._engine.connect() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
     def quarantined(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Refused things by their numbers, those only that were not played again."""
         q = tables.quarantine
         query = sa.select(q).where(q.c.id.in_(numbers), q.c.replayed.is_(None))
-        with self._reading() as db:
+        with self._engine.connect() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
     def replayed(self, numbers: Sequence[int], now_ms: int) -> None:
         """Note that refused things have been stored after all."""
         q = tables.quarantine
-        with self._changing() as db:
+        with self._engine.begin() as db:
             db.execute(sa.update(q).where(q.c.id.in_(numbers)).values(replayed=now_ms))
 
     def events(
@@ -159,7 +148,7 @@ class Books:
         )
         if controller is not None:
             query = query.where(e.c.controller == controller)
-        with self._reading() as db:
+        with self._engine.connect() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
     def count(self) -> dict[str, int]:
@@ -169,7 +158,7 @@ class Books:
             "event": sa.select(sa.func.count()).select_from(tables.event),
             "quarantine": sa.select(sa.func.count()).where(waiting),
         }
-        with self._reading() as db:
+        with self._engine.connect() as db:
             return {name: db.execute(q).scalar_one() for name, q in queries.items()}
 
     # -- what is to be rolled up ---------------------------------------------------
@@ -182,7 +171,7 @@ class Books:
         ]
         if not rows:
             return
-        with self._changing() as db:
+        with self._engine.begin() as db:
             statement = tables.insert(db, tables.unrolled)
             keys = ["kind", "step", "start"]
             changes = {"mark": statement.excluded.mark}
@@ -202,29 +191,18 @@ class Books:
         if step is not None:
             query = query.where(u.c.step == step)
         query = query.order_by(u.c.step, age)  # "15m" is before "1d"
-        with self._reading() as db:
+        with self._engine.connect() as db:
             return [tuple(row) for row in db.execute(query)]
 
     def unmark(self, kind: str, step: Marked, start: int, mark: str) -> None:
         """Forget a step that was rolled up, unless it has been marked again since."""
         u = tables.unrolled.c
-        with self._changing() as db:
+        with self._engine.begin() as db:
             db.execute(
                 sa.delete(tables.unrolled).where(
                     u.kind == kind, u.step == step, u.start == start, u.mark == mark
                 )
             )
-
-
-@contextlib.contextmanager
-def _reachable() -> Iterator[None]:
-    """Turn every error of the database that no data can cause into StoreDown."""
-    try:
-        yield
-    except (sa.exc.DataError, sa.exc.IntegrityError):
-        raise
-    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-        raise StoreDown(str(error).splitlines()[0]) from error
 
 
 def _row(reject: Reject) -> dict[str, Any]:

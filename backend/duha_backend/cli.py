@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -13,16 +14,23 @@ from typing import TYPE_CHECKING
 
 from duha_backend import asking, logs
 from duha_backend.drainage import commands as drainage
-from duha_backend.errors import BackendError
+from duha_backend.errors import BackendError, RegistryDown
 from duha_backend.grafana import commands as grafana
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from duha_backend.alarms.deliver import Mail
+    from duha_backend.app import Backend
     from duha_backend.influx import Influx
     from duha_backend.readings import Retention
     from duha_backend.registry import Registry
 from duha_contract.clock import TIMELINE_VARIABLE, Clock, Timeline
 from duha_contract.programmes import Place
+from duha_runtime.supervision import Fatal
+
+log = logging.getLogger(__name__)
+LONGEST_PAUSE_S = 30.0
 
 
 def main(arguments: list[str]) -> int:
@@ -32,6 +40,8 @@ def main(arguments: list[str]) -> int:
     try:
         return _COMMANDS[options.command](options)
     except BackendError as error:
+        print(error, file=sys.stderr)
+    except Fatal as error:
         print(error, file=sys.stderr)
     except OSError as error:
         print(f"{error.strerror}: {error.filename or ''}", file=sys.stderr)
@@ -89,10 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="make a token and print it once")
     token.add_argument("name", help="whose it is; stands in the audit log")
     token.add_argument(
+        "--revoke", action="store_true", help="end all tokens and sessions of the name"
+    )
+    token.add_argument(
         "--role", choices=("viewer", "operator", "engineer", "admin"), default="admin",
         help="what they may do (default admin)",
     )  # fmt: skip
     _stores(token)
+    tokens = commands.add_parser("tokens", help="who can sign in, in which role")
+    _stores(tokens)
+    remove = commands.add_parser(
+        "remove-asset", help="take an asset out of the inventory; its readings stay"
+    )
+    remove.add_argument("asset", help="its id")
+    _stores(remove)
     init = commands.add_parser(
         "init-influx", help="make or adjust the databases or buckets of an InfluxDB"
     )
@@ -250,7 +270,7 @@ def _run(options: argparse.Namespace) -> int:
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
 
     async def until_stopped() -> None:
-        backend = Backend(settings, clock)
+        backend = await _patiently(lambda: Backend(settings, clock))
         if "api" in settings.roles and not backend.registry.has_token():
             _show_token(backend.registry.new_token("admin"))
         running = asyncio.create_task(backend.run(), name="backend")
@@ -260,7 +280,23 @@ def _run(options: argparse.Namespace) -> int:
 
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(until_stopped())
-    return 0
+    # What hangs in a thread, or a study in its processes, must not hold up the end.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _patiently(make: "Callable[[], Backend]") -> "Backend":
+    """A backend, as soon as its registry answers: a server may start later than we do."""
+    pause = 1.0
+    while True:
+        try:
+            return make()
+        except RegistryDown as error:
+            log.warning("%s; again in %.0f s", error, pause)
+        await asyncio.sleep(pause)
+        pause = min(LONGEST_PAUSE_S, pause * 2)
 
 
 def _show_token(token: str) -> None:
@@ -292,6 +328,12 @@ def _import(options: argparse.Namespace) -> int:
             return 2
         registry.put_assets(parsed.assets, parsed.streets)
         _record(registry, "import", str(options.file))
+        if parsed.without_control:
+            print(
+                f"{parsed.without_control} luminaires have no cabinet: nothing controls"
+                " them",
+                file=sys.stderr,
+            )
     finally:
         registry.close()
     print(f"{options.file}: {found}")
@@ -314,10 +356,30 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _token(options: argparse.Namespace) -> int:
-    registry = _registry(options)
-    print(f"token: {registry.new_token(options.name, role=options.role)}")
-    _record(registry, "token", f"{options.name} ({options.role})")
-    registry.close()
+    with contextlib.closing(_registry(options)) as registry:
+        if options.revoke:
+            gone = registry.revoke(options.name)
+            _record(registry, "revoke", options.name)
+            print(f"{options.name}: {gone} tokens and sessions ended")
+            return 0
+        print(f"token: {registry.new_token(options.name, role=options.role)}")
+        _record(registry, "token", f"{options.name} ({options.role})")
+    return 0
+
+
+def _tokens(options: argparse.Namespace) -> int:
+    with contextlib.closing(_registry(options)) as registry:
+        for found in registry.tokens():
+            print(f"{found['role']:9s} {found['name']}")
+    return 0
+
+
+def _remove_asset(options: argparse.Namespace) -> int:
+    now = round(time.time() * 1000)
+    with contextlib.closing(_registry(options)) as registry:
+        gone = registry.drop_asset(options.asset, now, "command line")
+        _record(registry, "remove_asset", options.asset)
+    print(f"{gone.kind} {gone.id} is out of the inventory")
     return 0
 
 
@@ -359,6 +421,8 @@ _COMMANDS = {
     "import": _import,
     "export": _export,
     "token": _token,
+    "tokens": _tokens,
+    "remove-asset": _remove_asset,
     "init-influx": _init_influx,
     "broker": _broker,
     **asking.COMMANDS,

@@ -7,13 +7,22 @@ changes; the controller's report says what it has made of it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
+
+from duha_backend.errors import Stale
+from duha_backend.lighting.board import OverrideBoard
 from duha_backend.lighting.desk import Desk
-from duha_backend.lighting.inventory import Asset
 from duha_backend.lighting.roads import Roads
-from duha_backend.lighting.wanted import Compiler, Sensed, StoredOverride, Wanted, reach
+from duha_backend.lighting.wanted import (
+    Compiled,
+    Compiler,
+    Sensed,
+    Wanted,
+    reach,
+    sensed_by,
+)
 from duha_backend.live import Live
 from duha_backend.registry import Registry
 from duha_contract.clock import Clock
@@ -22,8 +31,6 @@ from duha_contract.messages import Desired
 from duha_contract.programmes import Place
 
 log = logging.getLogger(__name__)
-
-OverrideState = Literal["pending", "applied", "diverged", "expired", "cancelled"]
 
 Publish = Callable[[str, Desired], Awaitable[None]]
 
@@ -39,6 +46,13 @@ class Control:
         Where the city is: its nights and its time zone.
     publish : callable
         Sends a desired document to a controller.
+    lapsed : callable, optional
+        Whether the time is over for which this process was told to lead.
+
+    Attributes
+    ----------
+    problems : dict of str to str
+        What could not be done for a cabinet: its document stays as it was, or lacks a part.
     """
 
     def __init__(
@@ -48,6 +62,7 @@ class Control:
         clock: Clock,
         place: Place,
         publish: Publish,
+        lapsed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._registry = registry
         self._live = live
@@ -56,12 +71,30 @@ class Control:
         self._publish = publish
         self.roads = Roads(live)
         self.desk = Desk(registry, live, clock, place, self.roads)
-        self._desired = registry.desired()
-        self._seen = {name: registry.change(name) for name in ("wanted", "desired")}
-        self.leading = True
+        self.desk.documents = lambda: self._desired
+        self._desired: dict[str, Desired] = {}
+        self._revisions: dict[str, int] | None = None
+        self._seen = {"wanted": -1, "desired": -1}
+        self._leads = True
+        self._lapsed = lapsed
+        self._term = 0
+        self._made_at = 0
         self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._changed.set()
+        self.problems: dict[str, str] = {}
+        self.overrides = OverrideBoard(
+            registry, live, self.desk, lambda: self._desired, clock.now_ms
+        )
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process decides now."""
+        return self._leads and not self._lapsed()
+
+    @leading.setter
+    def leading(self, leads: bool) -> None:
+        self._leads = leads
 
     @property
     def desired(self) -> dict[str, Desired]:
@@ -78,20 +111,46 @@ class Control:
         A process that does not lead only looks at what the leader has made.
         """
         async with self._settling:  # the clock and an operator may both ask for it
+            if self._revisions is None:
+                await self._load()
             if self.leading:
                 await self._settle()
             elif await self._news("desired"):
                 self._desired = await asyncio.to_thread(self._registry.desired)
 
-    async def lead(self, held: bool) -> None:
+    async def lead(self, held: bool, term: int = 0) -> None:
         """Lead, or stop leading; a new leader begins with what the last one has left."""
-        if held and not self.leading:
+        if held and (not self._leads or term != self._term):
             async with self._settling:
-                self._desired = await asyncio.to_thread(self._registry.desired)
-                for controller, document in list(self._desired.items()):
-                    await self._publish(controller, document)
+                await self._load()
+                self._term = term
+                self._desired = {
+                    name: msgspec.structs.replace(document, term=term)
+                    for name, document in self._desired.items()
+                }
+                self._leads = True
+                await self._send_all(self._desired)
             self.touch()
-        self.leading = held
+        self._leads = held
+
+    async def _load(self) -> None:
+        """Take over the documents that are stored."""
+        self._desired = await asyncio.to_thread(self._registry.desired)
+        self._revisions = await asyncio.to_thread(self._registry.revisions)
+
+    async def _send_all(self, documents: Mapping[str, Desired]) -> None:
+        """Send documents at once: a broker that hangs costs one wait and not one for each."""
+        await asyncio.gather(*(self._send(*one) for one in documents.items()))
+
+    async def _send(self, controller: str, document: Desired) -> None:
+        """Send a document, while this process leads; the others go on where one cannot."""
+        if not self.leading:
+            return
+        try:
+            await self._publish(controller, document)
+        except Exception as error:
+            log.exception("document of %s", controller)
+            self.problems[controller] = f"not sent: {error}"[:300]
 
     async def _news(self, name: str) -> bool:
         """Whether somebody, here or elsewhere, has changed something."""
@@ -104,20 +163,49 @@ class Control:
         if await self._news("wanted"):
             self.touch()
         now = self._clock.now_ms()
+        await asyncio.to_thread(self.roads.areas)
         wet_changed = self.roads.weigh(now)
         if wet_changed:
             await asyncio.to_thread(self._log_roads)
-        ended = any(o.end <= now for d in self._desired.values() for o in d.overrides)
-        ended |= any(c.end <= now for d in self._desired.values() for c in d.conditions)
-        if not (self._changed.is_set() or wet_changed or ended):
+        if not (self._changed.is_set() or wet_changed or self._has_ended(now)):
             return
         self._changed.clear()
-        fresh = await asyncio.to_thread(self._compile, now)
+        try:
+            await self._make(now)
+            self._made_at = now
+        except BaseException:
+            self._changed.set()  # what is wanted is still to be done
+            raise
+
+    def _has_ended(self, now: int) -> bool:
+        """Whether something has ended since documents were last made.
+
+        Each end counts once: a document that cannot be made stays as it is, with its ends.
+        """
+        ends = [o.end for d in self._desired.values() for o in d.overrides]
+        ends += [c.end for d in self._desired.values() for c in d.conditions]
+        return any(self._made_at < end <= now for end in ends)
+
+    async def _make(self, now: int) -> None:
+        """Compile, store and send what is new."""
+        made = await asyncio.to_thread(self._compile, now)
+        term = self._term
+        fresh = {
+            name: msgspec.structs.replace(document, term=term)
+            for name, document in made.fresh.items()
+        }
         if fresh:
-            await asyncio.to_thread(self._registry.save_desired, fresh)
-        for controller, desired in fresh.items():
-            self._desired[controller] = desired
-            await self._publish(controller, desired)
+            try:
+                await asyncio.to_thread(self._registry.save_desired, fresh, term)
+            except Stale as error:
+                log.warning("control: %s", error)
+                self._changed.set()
+                return
+        self.problems = dict(made.problems)
+        there = self._live.assets.keys() | self.desk.lamps.controlled.keys()
+        known = self._desired | fresh
+        self._desired = {name: known[name] for name in known if name in there}
+        await self._send_all(fresh)
 
     def _log_roads(self) -> None:
         """Keep which roads were wet, so that a night can be explained later."""
@@ -136,80 +224,27 @@ class Control:
             return level_at({}, None, (), (), Sun(self.place), t, device)
         return desired.decide(device, t)
 
-    def pending(self, stored: StoredOverride, members: Iterable[Asset]) -> list[str]:
-        """Cabinets that have not reported an override yet."""
-        over = stored.cancelled or stored.override.end <= self._clock.now_ms()
-        cabinets = sorted({asset.cabinet for asset in members})
-        return [
-            name
-            for name in cabinets
-            if not over and not self._carried_out(name, stored.override.id)
-        ]
-
-    def state_of(self, stored: StoredOverride) -> OverrideState:
-        """How far an override has got."""
-        if stored.cancelled is not None:
-            return "cancelled"
-        if stored.override.end <= self._clock.now_ms():
-            return "expired"
-        targets = self.desk.members(stored.target_kind, stored.target)
-        cabinets = {asset.cabinet for asset in targets}
-        if not all(self._carried_out(name, stored.override.id) for name in cabinets):
-            return "pending"
-        if self.diverged(targets):
-            return "diverged"
-        return "applied"
-
-    def diverged(self, targets: Iterable[Asset]) -> list[str]:
-        """Those of some luminaires that do not do what was asked."""
-        reports = {c.id: c.report for c in self._live.controllers.values() if c.report}
-        named = {
-            name: frozenset(r.diverged) for name, r in reports.items() if r.diverged
-        }
-        return [a.id for a in targets if a.id in named.get(a.cabinet, ())]
-
-    def _carried_out(self, controller: str, override: str) -> bool:
-        """Whether a controller has reported a document that holds the override."""
-        desired = self._desired.get(controller)
-        known = self._live.controllers.get(controller)
-        if desired is None or known is None or known.report is None:
-            return False
-        inside = any(o.id == override for o in desired.overrides)
-        return inside and known.report.hash == desired.hash
-
     # -- documents -----------------------------------------------------------------------
 
-    def _compile(self, now: int) -> dict[str, Desired]:
+    def _compile(self, now: int) -> Compiled:
         """Documents whose content differs from the one in force."""
-        wanted = self.desk.wanted()
+        lamps, wanted = self.desk.lamps, self.desk.wanted()
         standing = [o for o in self._registry.overrides(now) if o.cancelled is None]
         compiler = Compiler(self.place, self.roads.drying, self.desk.today())
         return compiler.compiled(
-            self.desk.lamps,
+            lamps,
             wanted,
-            reach(self.desk.lamps, wanted, standing),
+            reach(lamps, wanted, standing),
             self._conditions(wanted, now),
             self._desired,
             now,
+            self._revisions or {},
         )
 
     def _conditions(self, wanted: Wanted, now: int) -> dict[str, tuple[Condition, ...]]:
         """Wet roads, and what was sensed otherwise, by cabinet."""
+        sensed = (s for s in self._registry.sensed(now) if s.kind != "wet_road")
         found = dict(self.roads.conditions)
-        for given in self._registry.sensed(now):
-            if given.kind == "wet_road":
-                continue
-            targets = self.desk.lamps.reached(
-                given.target_kind, given.target, wanted.groups
-            )
-            for cabinet in {asset.cabinet for asset in targets}:
-                devices = tuple(a.id for a in targets if a.cabinet == cabinet)
-                condition = Condition(
-                    given.kind,
-                    given.start,
-                    given.end,
-                    given.detail,
-                    devices,
-                )
-                found[cabinet] = (*found.get(cabinet, ()), condition)
+        for cabinet, more in sensed_by(self.desk.lamps, wanted, sensed).items():
+            found[cabinet] = (*found.get(cabinet, ()), *more)
         return found

@@ -10,6 +10,7 @@
   - NotAllowed   a role that may not do this
   - Diverged     a model has lost its way
   - StoreDown    the readings store cannot do it now
+    - RegistryDown  the registry cannot
 """
 
 from typing import Any
@@ -93,3 +94,7 @@ class StoreDown(BackendError):  # noqa: N818
     def __init__(self, message: str, after_s: float = 1.0) -> None:
         super().__init__(message)
         self.after_s = after_s
+
+
+class RegistryDown(StoreDown):
+    """The registry's database does not answer, or cannot do it now."""

@@ -95,6 +95,7 @@ class Tick:
     states: list[int]
     figures: dict[str, Any]
     assets: int = 0
+    overrides: int = 0
 
     @cached_property
     def event(self) -> bytes:
@@ -103,6 +104,7 @@ class Tick:
             "seq": self.seq,
             "now": self.now,
             "assets": self.assets,
+            "overrides": self.overrides,
             "i": self.indexes,
             "s": self.states,
             "figures": self.figures,
@@ -325,7 +327,9 @@ class Live:
         reading = self.latest["rain_gauge"].reading(gauge)
         return None if reading is None else now_ms - reading.ts
 
-    async def tick(self, now_ms: int, elapsed_ms: float | None = None) -> None:
+    async def tick(
+        self, now_ms: int, elapsed_ms: float | None = None, overrides: int = 0
+    ) -> None:
         """Close a tick: find what has gone stale, and wake whoever waits.
 
         Parameters
@@ -335,6 +339,8 @@ class Live:
         elapsed_ms : float, optional
             A time that never jumps [ms], by which controllers are there or not; `now_ms`
             by default.
+        overrides : int, optional
+            A number that grows when an override has got further.
         """
         elapsed = float(now_ms) if elapsed_ms is None else elapsed_ms
         for controller in (*self.controllers.values(), *self.unregistered.values()):
@@ -356,6 +362,7 @@ class Live:
             self.state[indexes].tolist(),
             self.figures(now_ms),
             self.version,
+            overrides,
         )
         ticked, self._ticked = self._ticked, asyncio.Event()
         ticked.set()

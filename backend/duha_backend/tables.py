@@ -5,12 +5,14 @@ test holds both to be the same.
 """
 
 from pathlib import Path
-from typing import Any
 
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+
+from duha_backend.database import Database, insert, patient
+
+__all__ = ["Database", "insert", "meta", "open_database", "upgrade"]
 
 meta = sa.MetaData()
 asset = sa.Table(
@@ -47,18 +49,16 @@ document = sa.Table(  # programmes, calendars, stretches: small documents by kin
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-history = (
-    sa.Table(  # every version of a document or assignment; nothing is deleted here
-        "history",
-        meta,
-        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("id", sa.String, nullable=False),
-        sa.Column("ts", sa.BigInteger, nullable=False),
-        sa.Column("who", sa.String, nullable=False),
-        sa.Column("body", sa.LargeBinary),
-        sa.Index("ix_history_kind_ts", "kind", "ts"),
-    )
+history = sa.Table(  # every version of a document or assignment; old ones go in the end
+    "history",
+    meta,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("id", sa.String, nullable=False),
+    sa.Column("ts", sa.BigInteger, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("body", sa.LargeBinary),
+    sa.Index("ix_history_kind_ts", "kind", "ts"),
 )
 sensed = sa.Table(  # what programmes answered to: wet roads, traffic, motion
     "sensed",
@@ -121,6 +121,13 @@ change = sa.Table(  # a number that grows with every change, so that others look
     meta,
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),
+)
+leadership = sa.Table(  # who leads, and in which term; no holder: they have resigned
+    "leadership",
+    meta,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.String, nullable=False),
 )
 event = sa.Table(
     "event",
@@ -232,37 +239,31 @@ run = sa.Table(  # runs of runoff models: live, forecasts, studies
 )
 
 
-def open_engine(url: str) -> sa.Engine:
-    """An engine whose tables are in their present form."""
-    made = sa.create_engine(url, pool_pre_ping=True)
-    if made.dialect.name == "sqlite":
-        sa.event.listen(made, "connect", _durable)
-    upgrade(made)
+UPGRADE_S = 120.0
+"""Longest a step to the present form may take, or to wait for another process [s]."""
+
+
+def open_database(url: str) -> Database:
+    """A database whose tables are in their present form."""
+    made = Database(url)
+    try:
+        upgrade(made)
+    except BaseException:
+        made.dispose()
+        raise
     return made
 
 
-def upgrade(engine: sa.Engine) -> None:
+def upgrade(database: Database) -> None:
     """Bring a registry to the present form; one at a time where several start at once."""
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.begin() as db:
-        if engine.dialect.name == "postgresql":
+    with database.begin() as db:
+        patient(db, UPGRADE_S)
+        if not database.embedded:
             db.execute(sa.text("SELECT pg_advisory_xact_lock(7461)"))
         config.attributes["connection"] = db
         names = sa.inspect(db).get_table_names()
         if "asset" in names and "alembic_version" not in names:
             alembic.command.stamp(config, "0001")  # from before there were migrations
         alembic.command.upgrade(config, "head")
-
-
-def insert(db: sa.Connection, table: sa.Table) -> Any:
-    """An INSERT that can say what to do on conflict, in the dialect of the database."""
-    made: Any = postgresql if db.dialect.name == "postgresql" else sqlite
-    return made.insert(table)
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    """SQLite as a store: write-ahead log, on disk at commit, patient with others."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 10000")

@@ -5,6 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from duha_backend.database import Database
+
 STEP = 1000
 """Most rows deleted in one transaction; others may write in between."""
 OVERHEAD = 200
@@ -41,7 +43,7 @@ class Kept:
     oldest: int | None = None
 
 
-def trim(engine: sa.Engine, kept: Kept) -> int:
+def trim(engine: Database, kept: Kept) -> int:
     """Delete what is beyond the bounds; returns how many rows."""
     deleted = 0
     if kept.oldest is not None:
@@ -61,7 +63,7 @@ def trim(engine: sa.Engine, kept: Kept) -> int:
     return deleted
 
 
-def _cut(engine: sa.Engine, kept: Kept, caps: Caps, which: Any) -> int:
+def _cut(engine: Database, kept: Kept, caps: Caps, which: Any) -> int:
     """Delete the oldest of some rows until the newest of them fit."""
     query = sa.select(kept.age, sa.func.length(kept.body) + OVERHEAD)
     query = query.where(which).order_by(kept.age.desc())
@@ -76,7 +78,7 @@ def _cut(engine: sa.Engine, kept: Kept, caps: Caps, which: Any) -> int:
     return 0 if last is None else _delete(engine, kept, which & (kept.age <= last))
 
 
-def _delete(engine: sa.Engine, kept: Kept, which: Any) -> int:
+def _delete(engine: Database, kept: Kept, which: Any) -> int:
     """Delete some rows, the oldest first, a few in each transaction."""
     deleted = 0
     while True:

@@ -1,6 +1,7 @@
 """Every alarm: raised within its stated time, its cause named, and none without cause."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -8,9 +9,11 @@ from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.drainage.office import _stages
 from duha_backend.drainage.rainfall import _alarms
+from duha_backend.lighting.inventory import LuminaireType
 from duha_backend.rain.quality import FLAGS
 from duha_backend.runoff.watch import Watch
 from duha_contract.messages import Status
+from duha_runtime.supervision import Supervisor
 from tests.backend.nightwatch import SUN, Town, at, codes, has_words
 
 LAMP_FAULTS = {
@@ -321,3 +324,51 @@ def test_the_page_has_words_for_floods_and_none_for_what_it_does_not_know():
     assert len(gauges) == 7
     assert all(has_words(detail) for detail in gauges), gauges
     assert not has_words("ERROR 205: invalid keyword at line 7 of [JUNCTIONS]")
+
+
+async def test_one_check_that_fails_does_not_stop_the_others(monkeypatch):
+    town = Town("2026-11-24T19:00+01:00")
+    supervisor = Supervisor()
+    town.engine._barrier = supervisor.barrier
+    out_of_bounds = lambda _now: town.live.luminaires[10**6]  # noqa: E731
+    monkeypatch.setattr(town.engine, "_others", out_of_bounds)
+    await town.run(600)
+    name = town.live.luminaires[0].id
+    town.faults[name] = "burnt"
+    await town.run(600)
+    assert codes(town.raised) == [("lampFailure", name)]
+    assert [failure.part for failure in supervisor.failing] == ["alarms: cabinets"]
+
+
+async def test_a_type_that_cannot_be_evaluated_does_not_stop_the_alarms():
+    town = Town("2026-11-24T19:00+01:00")
+    supervisor = Supervisor()
+    town.engine._barrier = supervisor.barrier
+    bad = LuminaireType("LED62", "L", 62.0, curve=((0.0, 1.0), (0.0,)))  # type: ignore[arg-type]
+    town.engine._types = lambda: {"LED62": bad}
+    town.engine.refresh()
+    await town.run(120)
+    town.silent.add("R2")
+    await town.run(900)
+    assert ("communicationFailure", "R2") in codes(town.raised)
+
+
+async def test_a_controller_that_says_a_part_of_it_fails_is_an_alarm():
+    town = Town("2026-11-24T19:00+01:00")
+    await town.run(120)
+    said = "part line /dev/ttyS1 failed: OSError: no such device"
+    status = Status(1, True, 0, period_s=60, alarms=(said, "full disk"))
+    town.live.told("R1", status)
+    town.engine.tick(round(town.now * 1000) + 6000)
+    news = town.engine.tick(round(town.now * 1000) + 20_000)
+    assert [(n.code, n.object, n.detail) for n in news] == [("partFailed", "R1", said)]
+
+
+async def test_a_clock_that_is_far_off_is_an_alarm_with_its_figure():
+    town = Town("2026-11-24T19:00+01:00")
+    skewed: Any = town.live.controllers["R1"]
+    skewed.clock_skew_s = -17.0
+    await town.run(600)
+    assert [(n.code, n.object, n.detail) for n in town.raised] == [
+        ("clockError", "R1", "-17 s")
+    ]

@@ -737,6 +737,85 @@ async def test_what_was_refused_is_played_again(api):
     assert "belongs to RVO-001" in found["refused"][0]["reason"]
 
 
+async def test_a_session_opens_no_other(api):
+    async with httpx.AsyncClient(base_url=api.client.base_url) as plain:
+        answer = await plain.post("/session", json={"token": api.token})
+        session = answer.cookies["duha_session"]
+        assert (
+            await plain.post("/session", json={"token": session})
+        ).status_code == 401
+
+
+async def test_an_asset_is_taken_out_of_the_inventory(api):
+    name = "RVO-001-L001"
+    await api.ask("DELETE", "/assets/RVO-001", 409)
+    await api.ask("DELETE", f"/assets/{name}", 204)
+    await api.ask("DELETE", f"/assets/{name}", 404)
+
+    async def gone():
+        return name not in (await api.client.get("/luminaires")).text
+
+    await until(gone)
+    (line,) = [
+        one
+        for one in (await api.ask("GET", "/audit"))["items"]
+        if one["action"] == "remove_asset"
+    ]
+    assert (line["who"], line["target"]) == ("tester", name)
+    assert name in line["before"]
+
+
+async def test_a_luminaire_without_a_cabinet_is_shown_and_the_city_goes_on(api):
+    text = "id,kind,latitude,longitude\nL1,luminaire,49.7,13.3\n"
+    found = await api.ask("POST", "/assets/import?dry_run=false", content=text)
+    assert found["without_control"] == 1
+
+    async def there():
+        answer = await api.client.get("/luminaires/L1")
+        return answer.status_code == 200 and answer.json()["wanted"] is not None
+
+    await until(there)
+    made = await api.ask(
+        "POST", "/overrides", 201, json={"target": {"kind": "city"}, "level": 30}
+    )
+    assert (made["luminaires"], made["without_control"]) == (11, 1)
+    await asyncio.sleep(1.2)
+    system = await api.ask("GET", "/system")
+    assert (system["failing"], system["set_aside"]) == ({}, [])
+
+
+async def test_a_document_with_numbers_that_are_not_finite_is_refused(api):
+    for path, body in (
+        ("/stretches/t", b'{"name": "T", "length_m": Infinity}'),
+        ("/types/T", b'{"name": "T", "rated_w": 1e999}'),
+        ("/catchments/t", b'{"name": "T", "latitude": 49, "longitude": 13, "area_ha": Infinity}'),
+        ("/rain-rules/city", b'{"thresholds": {"spike_mm": NaN}}'),
+    ):  # fmt: skip
+        answer = await api.client.put(path, content=body)
+        assert answer.status_code == 422, answer.text
+    await api.ask(
+        "POST", "/overrides", 201, json={"target": {"kind": "city"}, "level": 30}
+    )
+    await api.ask("POST", "/emergency", 201, json={"reason": "test"})
+
+
+async def test_an_override_that_gets_further_is_told_by_a_number_in_the_tick(api):
+    async def number():
+        async with api.client.stream("GET", "/events") as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data:"):
+                    return json.loads(line[5:])["overrides"]
+        return None
+
+    before = await number()
+    body = {"target": {"kind": "city"}, "level": 30}
+    made = await api.ask("POST", "/overrides", 201, json=body)
+    assert await number() > before
+    (listed,) = await api.ask("GET", "/overrides")
+    assert listed == made
+    assert made["end"].endswith("Z")
+
+
 async def test_an_alarm_from_a_reading_to_its_acknowledgement(api):
     """A driver says that its lamp has failed: seen, taken over, repaired, gone."""
     # The alarm's own delay is passed by dating the first reading back.

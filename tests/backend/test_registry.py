@@ -1,6 +1,10 @@
 """The registry on SQLite and on PostgreSQL: one suite, real databases."""
 
+import contextlib
 import json
+import os
+import signal
+import sqlite3
 import threading
 import time
 
@@ -11,17 +15,20 @@ from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duha_backend import tables
+from duha_backend import database, tables
+from duha_backend.alarms.channels import Channel
 from duha_backend.assets import ASSET_KINDS, PHASES, parse, to_csv, to_geojson
 from duha_backend.books import Books
-from duha_backend.errors import NotFound, Stale
-from duha_backend.leader import Leadership
-from duha_backend.lighting.inventory import Asset, Group
-from duha_backend.lighting.wanted import Sensed
+from duha_backend.database import Gate
+from duha_backend.errors import Conflict, Invalid, NotFound, RegistryDown, Stale
+from duha_backend.leader import LEASE_S, TAKE_OVER_S, Leadership
+from duha_backend.lighting.inventory import Asset, Group, LuminaireType, Stretch
+from duha_backend.lighting.wanted import Sensed, StoredOverride
 from duha_backend.registry import Registry, User, tag
 from duha_backend.validate import Examined, Reject
-from duha_contract.messages import Batch, Event
-from duha_contract.programmes import Effect, Programme
+from duha_contract.lighting import Override
+from duha_contract.messages import Batch, Desired, Event
+from duha_contract.programmes import Effect, Place, Programme
 from duha_sim.streets import generate, geojson
 from tests import servers
 
@@ -78,7 +85,7 @@ def test_a_registry_from_before_migrations_is_brought_up_to_date(tmp_path):
     engine = sa.create_engine(url)
     old = sa.MetaData()
     new = {"change", "event", "quarantine", "unrolled", "history", "sensed",
-           "alarm", "delivery", "energy", "run"}  # fmt: skip
+           "alarm", "delivery", "energy", "run", "leadership"}  # fmt: skip
     for table in tables.meta.tables.values():
         if table.name not in new:
             table.to_metadata(old)
@@ -206,7 +213,7 @@ def test_what_detectors_have_said_is_forgotten_after_a_month(registry):
 
 def test_tokens_and_audit(registry):
     token = registry.new_token("eva", 5000, "operator")
-    assert registry.who(token, 4999) == User("eva", "operator")
+    assert registry.who(token, 4999) == User("eva", "operator", session=True)
     assert registry.who(token, 5000) is None
     registry.record(1, "eva", "override", "city", "why")
     registry.record(2, "eva", "cancel", "city", "")
@@ -232,39 +239,131 @@ def test_books_keep_events_once_and_poison_bounded(registry, monkeypatch):
     assert books.quarantine(None, 9, "RVO-002") == []
 
 
-@pytest.mark.system
-def test_one_leads_and_the_next_takes_over(server):
-    for url in fresh_database(server):
-        first, second = Registry(url), Registry(url)
-        a, b = Leadership(first.engine), Leadership(second.engine)
-        assert a.ask()
-        assert not b.ask()
-        assert a.ask()
-        with first.engine.connect() as db:  # the leader's connection is cut
-            db.execute(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks"
-                    " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
-                )
+class Seconds:
+    """A monotonic clock that is set by hand [s]."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def cut_leaders(database):
+    """End the sessions that hold a lock, as a server does that has lost its clients."""
+    with database.begin() as db:
+        db.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
             )
-        time.sleep(0.2)
-        assert b.ask()
-        assert not a.ask()
-        assert not a.ask()
-        b.close()
-        # The server lets go of the lock when it has seen that the connection is gone.
-        deadline = time.monotonic() + 10
-        while not a.ask():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        a.close()
-        first.close()
-        second.close()
+        )
+    time.sleep(0.2)
+
+
+@pytest.fixture
+def leaders(server):
+    """Two processes that would lead, on a clock that is set by hand."""
+    for url in fresh_database(server):
+        seconds, registries = Seconds(), [Registry(url), Registry(url)]
+        both = [Leadership(r.engine, monotonic=seconds) for r in registries]
+        yield seconds, registries, *both
+        for leadership, registry in zip(both, registries, strict=True):
+            leadership.close()
+            registry.close()
+
+
+def asked(leadership):
+    try:
+        return leadership.ask()
+    except RegistryDown:
+        return leadership.held
+
+
+@pytest.mark.system
+def test_one_leads_and_the_next_takes_over_when_the_first_cannot_think_it_leads(
+    leaders,
+):
+    seconds, registries, a, b = leaders
+    assert a.ask()
+    assert a.term == 1
+    assert not b.ask()
+    cut_leaders(registries[1].engine)
+    assert not b.ask()  # it has the lock, and waits: the first may not know it yet
+    assert a.held
+    seconds.now += LEASE_S
+    assert not a.held  # by its own clock, without any answer
+    assert not b.ask()
+    assert not asked(a)
+    seconds.now += TAKE_OVER_S - LEASE_S
+    assert b.ask()
+    assert b.term == 2
+    assert not asked(a)
+    b.close()  # who resigns is followed at once
+    assert a.ask()
+    assert a.term == 3
+
+
+@pytest.mark.system
+def test_a_leader_that_gets_its_lock_back_in_time_goes_on_in_its_term(leaders):
+    seconds, registries, a, _ = leaders
+    assert a.ask()
+    cut_leaders(registries[1].engine)
+    seconds.now += 1
+    assert asked(a)
+    assert asked(a)
+    assert a.term == 1
+
+
+def test_a_registry_that_was_silent_is_tried_by_one_at_a_time():
+    seconds = Seconds()
+    gate = Gate(0.5, seconds)
+    gate.enter()
+    gate.failed()
+    with pytest.raises(RegistryDown):
+        gate.enter()  # too early
+    seconds.now += 0.6
+    gate.enter()
+    with pytest.raises(RegistryDown):
+        gate.enter()  # one tries already
+    gate.answered()
+    gate.enter()
+    gate.enter()
+
+
+def test_what_a_database_cannot_keep_is_the_callers_mistake(registry):
+    with pytest.raises(Invalid):
+        registry.record(10**30, "eva", "test", "", "")
+
+
+def test_a_file_that_another_process_keeps_locked_is_waited_for_a_while_only(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(database, "BUSY_MS", 200)
+    registry = Registry.in_folder(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RegistryDown, match="locked"):
+            registry.record(1, "eva", "test", "", "")
+        assert registry.audit_page(None, 9) == []  # reading goes on
+    registry.record(1, "eva", "test", "", "")
+    registry.close()
+
+
+def test_each_error_of_the_driver_is_a_registry_that_is_down(registry):
+    with registry.engine.begin() as db:
+        db.execute(sa.text("DROP TABLE audit"))
+    with pytest.raises(RegistryDown, match="audit"):
+        registry.record(1, "eva", "test", "", "")
 
 
 def test_with_sqlite_there_is_no_other(tmp_path):
     registry = Registry.in_folder(tmp_path)
-    assert Leadership(registry.engine).ask()
+    first = Leadership(registry.engine)
+    assert first.ask()
+    assert first.term == 1
+    again = Leadership(registry.engine)
+    assert again.ask()
+    assert again.term == 2  # each start is a term of its own
     registry.close()
 
 
@@ -356,3 +455,199 @@ def test_the_generated_city_is_imported(registry):
     )
     assert sorted(again.assets) == sorted(found.assets)
     assert again.streets == found.streets
+
+
+def put_raw(registry, kind, name, body):
+    """Write a document as something else, or an older version, may have left it."""
+    with registry.engine.begin() as db:
+        row = {"kind": kind, "id": name, "body": body}
+        db.execute(sa.insert(tables.document), row)
+
+
+def test_a_document_that_cannot_be_read_is_set_aside_and_the_others_go_on(registry):
+    good = Group("good", "Good")
+    registry.save(good)
+    put_raw(registry, "group", "bad", b'{"id": "bad", "name": 7}')
+    assert registry.all(Group) == [good]
+    (aside,) = registry.set_aside
+    assert (aside.kind, aside.id) == ("group", "bad")
+    assert "str" in aside.reason
+    assert registry.find(Group, "bad") is None
+    mended = Group("bad", "Mended")
+    registry.save(mended)  # what replaces it is read again
+    assert registry.all(Group) == [mended, good]
+    assert registry.set_aside == []
+
+
+def test_a_document_that_cannot_be_read_can_be_taken_away(registry):
+    put_raw(registry, "group", "bad", b"{")
+    registry.drop(Group, "bad", 0, "eva")
+    assert registry.all(Group) == []
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_not_stored(registry, value):
+    for document in (
+        Stretch("s", "S", length_m=value),
+        Stretch("s", "S", "M4", levels={"M4": value}),
+        LuminaireType("t", "T", 62.0, curve=((0.0, 1.0), (100.0, value))),
+    ):
+        with pytest.raises(Invalid, match="no finite number"):
+            registry.save(document)
+    assert registry.all(Stretch) == []
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 300])
+def test_an_id_that_no_database_keeps_is_refused(registry, name):
+    with pytest.raises(Invalid, match="id"):
+        registry.save(Group(name, "G"))
+
+
+def test_overrides_and_desired_documents_are_read_one_by_one(registry):
+    made = Override("1", 30.0, 0, 2**40)
+    registry.add_override(StoredOverride(made, "city", "", None))
+    with registry.engine.begin() as db:
+        row = {"id": "2", "target_kind": "city", "target": "", "body": b"{}", "end": 9}
+        db.execute(sa.insert(tables.override), row)
+        bad = {"controller": "R1", "revision": 7, "body": b"null"}
+        db.execute(sa.insert(tables.desired), bad)
+    assert [stored.override for stored in registry.overrides(0)] == [made]
+    assert registry.desired() == {}
+    assert registry.revisions() == {"R1": 7}
+    kinds = [aside.kind for aside in registry.set_aside]
+    assert sorted(kinds) == ["desired", "override"]
+
+
+def test_only_what_concerns_the_lights_settles_them(registry):
+    registry.save(Channel("c", "webhook", "https://example.org/"))
+    assert (registry.change("documents"), registry.change("wanted")) == (1, 0)
+    registry.save(Group("g", "G"))
+    assert (registry.change("documents"), registry.change("wanted")) == (2, 1)
+
+
+def test_of_two_who_assign_the_second_is_told(registry):
+    registry.assign("*", "a", match="")
+    for match in ("", "b"):
+        with pytest.raises(Stale):
+            registry.assign("*", "c", match=match)
+        with pytest.raises(Stale):
+            registry.assign("*", None, match=match)
+    registry.assign("*", "b", match="a")
+    registry.assign("*", None, match="b")
+    registry.assign("*", None, match="")
+    assert registry.assignments() == {}
+
+
+def test_who_judges_and_stores_is_alone(url):
+    first, second = Registry(url), Registry(url)
+    others = first if "sqlite" in url else second
+    order = []
+
+    def judge():
+        with others.judging():
+            order.append("second")
+
+    with first.judging():
+        thread = threading.Thread(target=judge)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    first.close()
+    second.close()
+
+
+def test_an_asset_is_taken_out_and_a_cabinet_that_feeds_others_stays(registry):
+    cabinet = asset(1, id="R1", kind="cabinet")
+    registry.put_assets([cabinet, asset(2, cabinet="R1")])
+    registry.assign("L2", "c")
+    with pytest.raises(Conflict, match="L2"):
+        registry.drop_asset("R1")
+    registry.drop_asset("L2")
+    assert registry.assets() == [cabinet]
+    assert registry.assignments() == {}
+    registry.drop_asset("R1")
+    with pytest.raises(NotFound):
+        registry.drop_asset("R1")
+
+
+def test_a_name_is_revoked_with_its_sessions(registry):
+    token = registry.new_token("eva")
+    session = registry.new_token("eva", 10_000)
+    other = registry.new_token("jan")
+    assert registry.who(session, 0).session
+    assert not registry.who(token, 0).session
+    assert registry.revoke("eva") == 2
+    assert registry.who(token, 0) is registry.who(session, 0) is None
+    assert registry.who(other, 0) is not None
+    with pytest.raises(NotFound):
+        registry.revoke("eva")
+
+
+def test_a_former_leader_stores_no_documents(registry):
+    document = Desired(1, 1, "h", 0, Place(49.7, 13.3, "Europe/Prague"))
+    with registry.engine.begin() as db:
+        row = {"name": "control", "term": 2, "holder": "b"}
+        db.execute(sa.insert(tables.leadership), row)
+    with pytest.raises(Stale, match="term 1"):
+        registry.save_desired({"R1": document}, 1)
+    registry.save_desired({"R1": document}, 2)
+    assert registry.desired() == {"R1": document}
+
+
+def stopped(server):
+    """The processes of a PostgreSQL server that listens at a URL."""
+    import subprocess
+
+    port = sa.make_url(server).port
+    found = subprocess.run(
+        ["pgrep", "-f", f"postgres .*-p {port} "],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    parent = int(found[0])
+    children = subprocess.run(
+        ["pgrep", "-P", str(parent)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    return [parent, *map(int, children)]
+
+
+@pytest.mark.system
+def test_a_server_that_is_stopped_is_noticed_and_is_back_by_itself(tmp_path_factory):
+    with servers.postgres(tmp_path_factory.mktemp("hung")) as url:
+        registry = Registry(url)
+        leader = Leadership(registry.engine)
+        assert leader.ask()
+        processes = stopped(url)
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(RegistryDown):
+                    registry.change("assets")
+                assert time.monotonic() - began < 5
+            with pytest.raises(RegistryDown):
+                leader.ask()
+            deadline = time.monotonic() + LEASE_S + 1
+            while leader.held:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                registry.change("assets")
+                break
+            except RegistryDown:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        while not asked(leader):
+            assert time.monotonic() < deadline + TAKE_OVER_S
+            time.sleep(0.1)
+        leader.close()
+        registry.close()

@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,14 +19,21 @@ import duckdb
 import paho.mqtt.subscribe
 import pytest
 
+from duha_backend.alarms.book import Book
+from duha_backend.alarms.channels import Channel
+from duha_backend.alarms.deliver import Deliveries
+from duha_backend.alarms.engine import News
 from duha_backend.assets import parse
 from duha_backend.books import Books
 from duha_backend.influx import Influx, InfluxReadings
+from duha_backend.rain.events import DesignRain
 from duha_backend.registry import Registry
+from duha_backend.runoff.live import SwmmModel
 from duha_sim.load import Load
+from duha_sim.sewer import sewer
 from duha_sim.streets import generate, geojson
 from tests import servers
-from tests.backend.test_registry import fresh_database
+from tests.backend.test_registry import fresh_database, stopped
 from tests.system.conftest import OUTAGE_S
 
 pytestmark = [pytest.mark.drill, pytest.mark.system, pytest.mark.timeout(900)]
@@ -278,3 +286,104 @@ def retained(port, name, seconds=30):
             return document
         assert time.monotonic() < deadline, "the document was not published"
         time.sleep(0.1)
+
+
+def test_what_hangs_does_not_hold_up_the_end(tmp_path, broker):
+    """A webhook and a mail server that take the connection and never answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        (tmp_path / "data").mkdir()
+        registry = Registry.in_folder(tmp_path / "data")
+        web = Channel("web", "webhook", f"http://127.0.0.1:{port}/")
+        mail = Channel("mail", "email", "dispatch@example.org")
+        registry.save(web)
+        registry.save(mail)
+        queue = Deliveries(registry.engine, lambda: (web, mail), None, "x", time.time)
+        Book(registry.engine).take(
+            [News("lampFailure", "L1", "R1", True, 1)], queue.queue
+        )
+        registry.close()
+        words = ("--smtp", f"127.0.0.1:{port}", "--smtp-plain")
+        backend = Backend(tmp_path, broker, "--port", str(servers.free_port()), *words)
+        try:
+            backend.ready()
+            silent.settimeout(20)
+            held = [silent.accept()[0] for _ in range(2)]  # both are being told
+            began = time.monotonic()
+            backend.process.terminate()
+            assert backend.process.wait(20) == 0
+            assert time.monotonic() - began < 10
+        finally:
+            backend.kill()
+        for connection in held:
+            connection.close()
+
+
+def test_a_registry_that_is_stopped_does_not_hold_up_the_end(tmp_path, broker):
+    with servers.postgres(tmp_path / "pg") as url:
+        backend = Backend(tmp_path, broker, "--registry", url)
+        backend.ready("leads now")
+        processes = stopped(url)
+        try:
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
+            backend.ready("does not answer")
+            began = time.monotonic()
+            backend.process.terminate()
+            assert backend.process.wait(20) == 0
+            assert time.monotonic() - began < 10
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+            backend.kill()
+
+
+def test_a_registry_that_is_not_there_yet_is_waited_for(tmp_path, broker):
+    port = servers.free_port()
+    url = f"postgresql+psycopg://duha@127.0.0.1:{port}/postgres"
+    backend = Backend(tmp_path, broker, "--registry", url)
+    try:
+        backend.ready("again in")
+        assert backend.process.poll() is None
+    finally:
+        backend.stop()
+
+
+def test_a_study_that_runs_does_not_hold_up_the_end_and_ends_with_it(tmp_path, broker):
+    (tmp_path / "data").mkdir()
+    registry = Registry.in_folder(tmp_path / "data")
+    raw = sewer(300, ("A",), routing_s=1).encode()
+    registry.save(SwmmModel("m", "M", raw, running=False))
+    depths = ((6.0, 8.5), (10.1, 14.6), (33.0, 45.0))
+    registry.save(DesignRain("d", "D", (5.0, 60.0, 1440.0), (2.0, 5.0), depths, "test"))
+    token = registry.new_token("tester")
+    registry.close()
+    port = servers.free_port()
+    backend = Backend(tmp_path, broker, "--port", str(port))
+    try:
+        backend.ready("http://")
+        body = {"name": "s", "models": ["m"], "design": [{"table": "d"}], "tail_h": 200}
+        until(lambda: ask(port, token, "GET", "/system")["leads"], 20)
+        ask(port, token, "POST", "/studies", body)
+        until(lambda: children(backend.process.pid), 30, backend.log)
+        time.sleep(1)
+        began = time.monotonic()
+        ask(port, token, "GET", "/city")  # signing in waits for no study
+        assert time.monotonic() - began < 3
+        theirs = children(backend.process.pid)
+        assert theirs
+        backend.process.terminate()
+        assert backend.process.wait(20) == 0
+        assert time.monotonic() - began < 12
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in theirs), 20)
+    finally:
+        backend.kill()
+
+
+def children(pid):
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found

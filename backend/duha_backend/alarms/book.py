@@ -1,6 +1,6 @@
 """The book of alarms: their states after ISA-18.2, and what has been told to whom."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from duha_backend import tables
 from duha_backend.alarms.engine import News
 from duha_backend.alarms.kinds import KINDS, Severity
+from duha_backend.database import Database
 from duha_backend.errors import Invalid, NotFound
 
 State = Literal["unacknowledged", "acknowledged", "cleared", "shelved", "closed"]
@@ -29,7 +30,7 @@ def state_of(row: Row, now: int) -> State:
 class Book:
     """Alarms in the registry's database."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
     def standing(self) -> list[tuple[str, str]]:
@@ -39,14 +40,20 @@ class Book:
         with self._engine.connect() as db:
             return [(row.code, row.object) for row in db.execute(query)]
 
-    def take(self, news: Iterable[News]) -> list[Row]:
-        """Write down what begins and what is over; the rows that are news to people."""
+    def take(
+        self, news: Iterable[News], queue: Callable[[sa.Connection, list[Row]], None]
+    ) -> list[Row]:
+        """Write down what begins and what is over; the rows that are news to people.
+
+        `queue` writes down, in the same transaction, who is to be told of these rows.
+        """
         told = []
         with self._engine.begin() as db:
             for one in news:
                 row = _begin(db, one) if one.began else _end(db, one)
                 if row is not None:
                     told.append(row)
+            queue(db, told)
         return told
 
     def page(

@@ -5,20 +5,21 @@ and not eighty: lamps whose whole segment is silent are not raised themselves, n
 anything in a cabinet that does not report.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from duha_backend.alarms import lamps as detect
+from duha_backend.alarms.controllers import clock_error, failed_parts, late
 from duha_backend.alarms.kinds import KINDS
 from duha_backend.alarms.quiet import Quiet, is_quiet
-from duha_backend.alarms.timers import Timer
+from duha_backend.alarms.timers import Holds, Timer
 from duha_backend.latest import Reading
 from duha_backend.lighting.inventory import Asset, LuminaireType
 from duha_backend.lighting.roads import Roads
-from duha_backend.live import Controller, Live
+from duha_backend.live import Live
 from duha_backend.validate import Array
 from duha_contract.lighting import Sun
 from duha_contract.messages import Desired
@@ -45,6 +46,15 @@ ROOTS = ("supplyLoss", "circuitBreakerTripped", "switchingErrorOff")
 """Alarms of a cabinet that explain why its segments are silent."""
 
 
+Barrier = Callable[[str], contextlib.AbstractContextManager[None]]
+"""Makes a context, by its name, out of which no exception comes."""
+
+
+def no_barrier(_name: str) -> contextlib.AbstractContextManager[None]:
+    """No barrier: an exception ends the look."""
+    return contextlib.nullcontext()
+
+
 class News(NamedTuple):
     """An alarm begins, or is over.
 
@@ -61,81 +71,6 @@ class News(NamedTuple):
     affected: int = 0
 
 
-@dataclass
-class _Hold:
-    """One condition of one thing."""
-
-    since: float | None = None
-    gone: float | None = None
-    raised: bool = False
-    detail: str = ""
-    affected: int = 0
-
-
-class Holds:
-    """Conditions of few things, each by its name."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, str], _Hold] = {}
-
-    def see(
-        self, code: str, name: str, holds: bool, t: float, detail: str = "",
-        affected: int = 0,
-    ) -> None:  # fmt: skip
-        """The condition holds, or does not, at a time [s]."""
-        held = self._held.get((code, name))
-        if held is None:
-            if not holds:
-                return
-            held = self._held[code, name] = _Hold()
-        if holds:
-            held.since = t if held.since is None else held.since
-            held.gone = None
-            held.detail, held.affected = detail, affected
-        else:
-            held.since = None
-            held.gone = t if held.gone is None else held.gone
-
-    def holds(self, code: str, name: str) -> bool:
-        """Whether the condition holds now."""
-        held = self._held.get((code, name))
-        return held is not None and held.since is not None
-
-    def raised(self, code: str, name: str) -> bool:
-        """Whether its alarm stands."""
-        held = self._held.get((code, name))
-        return held is not None and held.raised
-
-    def known(self) -> set[tuple[str, str]]:
-        """Conditions that hold, or whose alarm stands: code and name."""
-        return set(self._held)
-
-    def adopt(self, code: str, name: str) -> None:
-        """An alarm that stood before a restart stands still."""
-        self._held[code, name] = _Hold(raised=True)
-
-    def without(self, there: Callable[[str], bool]) -> list[tuple[str, str]]:
-        """Forget what is no longer there; the alarms that stood for it."""
-        gone = [key for key in self._held if not there(key[1])]
-        return [key for key in gone if self._held.pop(key).raised]
-
-    def turned(
-        self, t: float, held_back: Callable[[str, str], bool]
-    ) -> Iterable[tuple[str, str, bool, _Hold]]:
-        """What begins (True) and what is over at a time [s]."""
-        for (code, name), held in list(self._held.items()):
-            kind = KINDS[code]
-            if held.raised and held.gone is not None and t - held.gone >= kind.off_s:
-                held.raised = False
-                yield code, name, False, held
-            due = held.since is not None and t - held.since >= kind.after_s
-            if due and not held.raised and not held_back(code, name):
-                held.raised = True
-                yield code, name, True, held
-            if held.since is None and not held.raised:
-                del self._held[code, name]
-
-
 class Engine:
     """Watches the city.
 
@@ -149,6 +84,8 @@ class Engine:
         Gives the document of each controller.
     quiet : callable
         Gives the quiet windows.
+    barrier : callable, optional
+        Makes a context, by its name, that keeps an exception of one check from the others.
     """
 
     def __init__(
@@ -159,7 +96,9 @@ class Engine:
         types: Callable[[], Mapping[str, LuminaireType]],
         desired: Callable[[], Mapping[str, Desired]],
         quiet: Callable[[], Iterable[Quiet]],
+        barrier: Barrier = no_barrier,
     ) -> None:
+        self._barrier = barrier
         self._live = live
         self._roads = roads
         self._sun = sun
@@ -167,6 +106,7 @@ class Engine:
         self._desired = desired
         self._quiet = quiet
         self._holds = Holds()
+        self._ratings = detect.Ratings([], {})
         self._version = -1
         self._ids: list[str] = []
         self._timers: dict[str, Timer] = {}
@@ -190,20 +130,28 @@ class Engine:
 
     def refresh(self) -> None:
         """Types of luminaires may have changed."""
-        self._ratings = detect.Ratings(self._live.luminaires, self._types())
+        with self._barrier("alarms: types"):
+            self._ratings = detect.Ratings(self._live.luminaires, self._types())
 
     def tick(self, now: int) -> list[News]:
         """Look at what has come since the last time; what begins and what is over."""
         self._renew()
         t = now / 1000
+        news: list[News] = []
         if not self._looked_at <= t < self._looked_at + CONTROLLERS_EVERY_S:
             self._looked_at = t
-            self._still = self._where_still(now)
-            self._controllers(now)
-        self._others(now)
-        news = self._lamps(t)
-        self._segments(t)
-        news += self._missing(t)
+            with self._barrier("alarms: quiet"):
+                self._still = self._where_still(now)
+            with self._barrier("alarms: controllers"):
+                self._controllers(now)
+        with self._barrier("alarms: cabinets"):
+            self._others(now)
+        with self._barrier("alarms: luminaires"):
+            news += self._lamps(t)
+        with self._barrier("alarms: segments"):
+            self._segments(t)
+        with self._barrier("alarms: missing data"):
+            news += self._missing(t)
         news += self._turned(now)
         news += self._left(now)
         return news
@@ -382,14 +330,16 @@ class Engine:
                 "communicationFailure", known.id, known.stale and heard, now / 1000,
                 f"{affected} luminaires without data", affected,
             )  # fmt: skip
-            clock = known.status is not None and known.status.clock == "unset"
+            wrong, said = clock_error(known)
             self._holds.see(
-                "clockError", known.id, clock and not known.stale, now / 1000
+                "clockError", known.id, wrong and not known.stale, now / 1000, said
             )
+            failed = failed_parts(known)
+            self._holds.see("partFailed", known.id, bool(failed), now / 1000, failed)
             wanted = desired.get(known.id)
-            late = _late(known, wanted) and heard and not known.stale
+            behind = late(known, wanted) and heard and not known.stale
             detail = f"revision {wanted.revision}" if wanted else ""
-            self._holds.see("programmeNotApplied", known.id, late, now / 1000, detail)
+            self._holds.see("programmeNotApplied", known.id, behind, now / 1000, detail)
 
     def _others(self, now: int) -> None:
         """Meters and the contacts of cabinets."""
@@ -539,13 +489,6 @@ class Engine:
         if code == "supplyVoltageTooLow":
             return self._holds.holds("supplyLoss", name)
         return False
-
-
-def _late(known: Controller, wanted: Desired | None) -> bool:
-    """Whether a controller has not reported the document that it shall carry out."""
-    return wanted is not None and (
-        known.report is None or known.report.hash != wanted.hash
-    )
 
 
 def _numbered(names: list[str]) -> tuple[list[str], Array]:

@@ -57,6 +57,9 @@ _ALL = (
     Kind("clockError", "medium", 300),
     Kind("programmeNotApplied", "medium", 300),
     Kind("missingData", "low", 900),
+    # of parts of a controller or of the backend, and of what is stored
+    Kind("partFailed", "high", 10),
+    Kind("documentFailed", "medium", 5),
     # of rain and runoff; the conditions themselves say how long they have held
     Kind("rainGaugeBlocked", "medium", 0, 0),
     Kind("rainGaugeFault", "low", 0, 0),
@@ -70,4 +73,6 @@ _ALL = (
 )
 OF_RAIN = tuple(kind.code for kind in _ALL[-9:])
 """Those that the runoff role finds."""
+OF_PROCESS = ("partFailed", "documentFailed")
+"""Those that a process of the backend finds in itself; a controller has the first, too."""
 KINDS: dict[str, Kind] = {kind.code: kind for kind in _ALL}

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from duha_backend.alarms.book import Book, Row
+from duha_backend.alarms.book import Book
 from duha_backend.alarms.channels import Channel
 from duha_backend.alarms.deliver import Deliveries, Mail
-from duha_backend.alarms.engine import WATCHED, Engine, News
-from duha_backend.alarms.kinds import OF_RAIN
+from duha_backend.alarms.engine import WATCHED, Barrier, Engine, News, no_barrier
+from duha_backend.alarms.kinds import OF_PROCESS, OF_RAIN
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.lighting.inventory import LuminaireType
 from duha_backend.lighting.roads import Roads
@@ -28,6 +28,8 @@ class Office:
         Gives the document of each controller.
     mail, city, real_s : Mail or None, str, callable
         As of `Deliveries`.
+    barrier : callable, optional
+        As of `Engine`.
     """
 
     def __init__(
@@ -40,23 +42,23 @@ class Office:
         mail: Mail | None,
         city: str,
         real_s: Callable[[], float],
+        barrier: Barrier = no_barrier,
     ) -> None:
         self._registry = registry
         self._seen = -1
         self._types: dict[str, LuminaireType] = {}
         self._quiet: list[Quiet] = []
-        self._channels: list[Channel] = []
         self._leading = False
         self._live = live
         self._news: list[News] = []
-        self._told: list[Row] = []
         self.book = Book(registry.engine)
         self.deliveries = Deliveries(
-            registry.engine, lambda: self._channels, mail, city, real_s
+            registry.engine, lambda: registry.all(Channel), mail, city, real_s
         )
         self._engine = Engine(
-            live, roads, sun, lambda: self._types, desired, lambda: self._quiet
-        )
+            live, roads, sun, lambda: self._types, desired, lambda: self._quiet,
+            barrier,
+        )  # fmt: skip
 
     async def tick(self, now: int, *, leading: bool) -> None:
         """Look for alarms at a time [ms], if this process leads."""
@@ -69,30 +71,31 @@ class Office:
         if not self._leading:  # a new leader goes on with what the last one has left
             self._live.watch(WATCHED)
             standing = await asyncio.to_thread(self.book.standing)
-            self._engine.adopt(a for a in standing if a[0] not in OF_RAIN)
+            self._engine.adopt(a for a in standing if self._is_of_city(*a))
             self._leading = True
         # What the registry cannot take now is kept until it can.
         self._news += self._engine.tick(now)
         if self._news:
-            self._told += await asyncio.to_thread(self.book.take, self._news)
+            await asyncio.to_thread(self.book.take, self._news, self.deliveries.queue)
             self._news = []
-        if self._told:
-            await asyncio.to_thread(self.deliveries.queue, self._told)
-            self._told = []
+
+    def _is_of_city(self, code: str, name: str) -> bool:
+        """Whether an alarm is one that is looked for here."""
+        if code in OF_PROCESS:
+            return name in self._live.assets
+        return code not in OF_RAIN
 
     async def tell(self, news: Sequence[News]) -> None:
         """Write down what others in this process have found, and tell of it."""
-        told = await asyncio.to_thread(self.book.take, news)
-        await asyncio.to_thread(self.deliveries.queue, told)
+        await asyncio.to_thread(self.book.take, news, self.deliveries.queue)
 
     async def _look(self) -> None:
-        """Types, quiet windows and channels, when something has changed."""
-        number = await asyncio.to_thread(self._registry.change, "wanted")
+        """Types and quiet windows, when something has changed."""
+        number = await asyncio.to_thread(self._registry.change, "documents")
         if number == self._seen:
             return
-        self._seen = number
         found = await asyncio.to_thread(self._registry.all, LuminaireType)
         self._types = {kind.id: kind for kind in found}
         self._quiet = await asyncio.to_thread(self._registry.all, Quiet)
-        self._channels = await asyncio.to_thread(self._registry.all, Channel)
         self._engine.refresh()
+        self._seen = number

@@ -39,6 +39,8 @@ async def system(services: S) -> dict[str, Any]:
         "leads": services.control.leading,
         "broker_connected": services.broker_connected(),
         "alarms": services.ingest.alarms,
+        "failing": {failure.part: failure.error for failure in services.parts.failing},
+        "set_aside": [one._asdict() for one in services.registry.set_aside],
         "controllers": {
             "known": len(known),
             "online": sum(status.online for status in statuses),
@@ -114,7 +116,26 @@ class _Collector:
         )
         lag.add_metric([], buckets=_cumulative(counts.lag), sum_value=None)
         yield lag
+        yield from self._parts()
         yield from self._state()
+
+    def _parts(self) -> Iterator[Metric]:
+        """Which parts of this process fail, and how often they have."""
+        parts = self._services.parts
+        failures = CounterMetricFamily(
+            "duha_part_failures", "Failures of a part of the process", labels=["part"]
+        )
+        failing = GaugeMetricFamily(
+            "duha_part_failing",
+            "Whether a part of the process fails now",
+            labels=["part"],
+        )
+        now = {failure.part for failure in parts.failing}
+        for part, count in parts.failures.items():
+            failures.add_metric([part], count)
+            failing.add_metric([part], float(part in now))
+        yield failures
+        yield failing
 
     def _state(self) -> Iterator[Metric]:
         services = self._services

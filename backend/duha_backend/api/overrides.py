@@ -4,7 +4,8 @@ import asyncio
 import datetime as dt
 from typing import Any, Literal
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from duha_backend.api.services import (
@@ -19,9 +20,9 @@ from duha_backend.api.services import (
     to_ms,
 )
 from duha_backend.errors import Invalid
+from duha_backend.lighting.board import Standing
 from duha_backend.lighting.desk import next_noon
-from duha_backend.lighting.inventory import Asset
-from duha_backend.lighting.wanted import Sensed, StoredOverride, TargetKind, Wanted
+from duha_backend.lighting.wanted import Sensed, TargetKind
 from duha_contract.lighting import Override
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
@@ -81,13 +82,21 @@ class SensedIn(BaseModel):
     detail: str = Field("", max_length=100, examples=["detector D-17"])
 
 
-@router.get("/overrides")
-async def overrides(services: S) -> list[dict[str, Any]]:
-    """Overrides of the last day, newest first, each with how far it has got."""
-    since = services.now_ms() - 24 * HOUR_MS
-    found = await asyncio.to_thread(services.registry.overrides, since)
-    wanted = await asyncio.to_thread(services.desk.wanted)
-    return [_override_out(services, stored, wanted) for stored in found]
+@router.get("/overrides", response_model=list[dict[str, Any]])
+async def overrides(services: S) -> Response:
+    """Overrides of the last day, newest first, each with how far it has got.
+
+    The number `overrides` in each event of ``/events`` grows when one has got further.
+    """
+    services.control.overrides.look()  # what has been reported since the last tick
+    body = await asyncio.to_thread(_encoded, services)
+    return Response(body, media_type="application/json")
+
+
+def _encoded(services: Services) -> bytes:
+    now = services.now_ms()
+    board = services.control.overrides
+    return msgspec.json.encode([_out(found, now) for found in board.newest_first()])
 
 
 @router.post("/overrides", status_code=201, dependencies=OPERATOR)
@@ -125,6 +134,7 @@ async def cancel_override(name: str, services: S, who: Who) -> None:
     await record(services, who, "cancel_override", name, "")
     services.control.touch()
     await services.control.settle()
+    await services.control.overrides.refresh()
 
 
 @router.post("/inputs", status_code=204, dependencies=OPERATOR)
@@ -133,7 +143,9 @@ async def sense(body: SensedIn, services: S, who: Who) -> None:
     now = services.now_ms()
     kind, target = body.target.kind, body.target.id
     if body.neighbours_m:
-        near = services.desk.near(kind, target, body.neighbours_m)
+        near = await asyncio.to_thread(
+            services.desk.near, kind, target, body.neighbours_m
+        )
         kind, target = "luminaire", ",".join(near)
     end = now + round(body.hold_s * 1000)
     given = Sensed(body.kind, kind, target, now, end, body.detail, who.name)
@@ -154,8 +166,10 @@ async def _add(
         why=override.reason,
     )  # fmt: skip
     await services.control.settle()
-    wanted = await asyncio.to_thread(services.desk.wanted)
-    return _override_out(services, stored, wanted)
+    board = services.control.overrides
+    await board.refresh()
+    standing = board.find(stored.override.id)
+    return {} if standing is None else _out(standing, services.now_ms())
 
 
 def _end(body: OverrideIn, start: int, services: Services) -> int:
@@ -166,12 +180,9 @@ def _end(body: OverrideIn, start: int, services: Services) -> int:
     return next_noon(services.desk.place, start)
 
 
-def _override_out(
-    services: Services, stored: StoredOverride, wanted: Wanted
-) -> dict[str, Any]:
-    override, control, desk = stored.override, services.control, services.desk
-    members = desk.members(stored.target_kind, stored.target)
-    diverged = control.diverged(members)
+def _out(standing: Standing, now: int) -> dict[str, Any]:
+    """An override, whom it reaches, and how far it has got."""
+    stored, override = standing.stored, standing.stored.override
     return {
         "id": override.id,
         "target": {"kind": stored.target_kind, "id": stored.target},
@@ -182,18 +193,15 @@ def _override_out(
         "reason": override.reason,
         "who": override.who,
         "emergency": override.emergency,
-        "state": control.state_of(stored),
-        "luminaires": len(members),
-        "cabinets": sorted({asset.cabinet for asset in members}),
-        "pending": control.pending(stored, members),
-        "diverged": [_diverged(services, name) for name in diverged],
-        "below_class": desk.below_class(override.level, members, wanted),
+        "state": standing.state,
+        "luminaires": standing.luminaires,
+        "without_control": standing.without_control,
+        "cabinets": sorted(standing.reached),
+        "pending": sorted(standing.pending) if standing.state == "pending" else [],
+        "diverged": [
+            {"id": name, "cabinet": cabinet, "age_s": (now - since) / 1000}
+            for cabinet, mine in sorted(standing.diverged.items())
+            for name, since in mine.items()
+        ],
+        "below_class": standing.below_class,
     }
-
-
-def _diverged(services: Services, name: str) -> dict[str, Any]:
-    """A luminaire that does not do what was asked, and since when."""
-    since = services.live.diverged_since(name)
-    asset: Asset = services.live.assets[name]
-    age = None if since is None else (services.now_ms() - since) / 1000
-    return {"id": name, "cabinet": asset.cabinet, "age_s": age}

@@ -18,11 +18,13 @@ from duha_backend.control import Control
 from duha_backend.drainage.office import Drainage
 from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
+from duha_backend.executors import SIGN_IN
 from duha_backend.headline import Headline
 from duha_backend.ingest import Ingest
 from duha_backend.live import Live
 from duha_backend.readings import Readings
 from duha_backend.registry import ROLES, Registry, Role
+from duha_runtime.supervision import Supervisor
 
 PREFIX = "/api/v1"
 BACKUP_NAME = "%Y%m%dT%H%M%S%fZ"
@@ -52,7 +54,9 @@ class Services:
         name: str,
         rate: float,
         grafana: str = "",
+        parts: Supervisor | None = None,
     ) -> None:
+        self.parts = parts or Supervisor()
         self.books = books
         self.data = data
         self.roles = roles
@@ -113,7 +117,7 @@ async def _signed_in(
     token = bearer.credentials if bearer else duha_session
     who = None
     if token:
-        who = await asyncio.to_thread(services.registry.who, token, services.real_ms())
+        who = await SIGN_IN.run(services.registry.who, token, services.real_ms())
     if who is None:
         raise Forbidden("sign in, or send 'Authorization: Bearer <token>'")
     return Asker(who.name, who.role, request.client.host if request.client else "")

@@ -6,6 +6,7 @@ import datetime as dt
 import io
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
@@ -100,9 +101,22 @@ async def import_assets(
         "taken": taken,
         "assets": len(parsed.assets),
         "streets": len(parsed.streets),
+        "without_control": parsed.without_control,
         "problems": [problem._asdict() for problem in parsed.problems[:1000]],
         "problem_count": len(parsed.problems),
     }
+
+
+@router.delete("/assets/{name}", status_code=204, dependencies=[needs("engineer")])
+async def remove_asset(name: str, services: S, who: Who) -> None:
+    """Take an asset out of the inventory; its readings stay.
+
+    A cabinet goes when nothing hangs on it any more.
+    """
+    now = services.now_ms()
+    gone = await asyncio.to_thread(services.registry.drop_asset, name, now, who.name)
+    before = msgspec.json.encode(gone._asdict()).decode()
+    await record(services, who, "remove_asset", name, gone.kind, before=before)
 
 
 @router.get("/quarantine")

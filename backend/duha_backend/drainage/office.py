@@ -5,18 +5,17 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from duha_backend.alarms.engine import Holds, News
+from duha_backend.alarms.engine import News
 from duha_backend.alarms.kinds import OF_RAIN
 from duha_backend.alarms.office import Office
+from duha_backend.alarms.timers import Holds
 from duha_backend.books import Books
 from duha_backend.drainage.external import EVERY_S, External
 from duha_backend.drainage.rainfall import Rainfall
 from duha_backend.drainage.runner import Runner
 from duha_backend.drainage.runs import Runs
 from duha_backend.drainage.studies import Studies
-from duha_backend.errors import BackendError, StoreDown
+from duha_backend.errors import BackendError
 from duha_backend.live import Live
 from duha_backend.rain.events import DesignRain, Idf
 from duha_backend.readings import Readings
@@ -103,7 +102,7 @@ class Drainage:
                 continue
             try:
                 await self._studies.tend()
-            except (SQLAlchemyError, BackendError, OSError) as error:
+            except (BackendError, OSError) as error:
                 log.warning("studies: %s", error)
             except Exception:
                 log.exception("studies")
@@ -117,10 +116,6 @@ class Drainage:
                 await self._external.take(now)
             await self.rainfall.tend(now)
             await self._judge(now)
-        except StoreDown as error:
-            log.warning("rain: %s", error)
-        except SQLAlchemyError as error:
-            log.warning("rain: %s", str(error).splitlines()[0])
         except BackendError as error:
             log.warning("rain: %s", error)
         except Exception:
@@ -129,7 +124,7 @@ class Drainage:
 
     async def _look(self) -> None:
         """Models, watches and design rain, when something has changed."""
-        number = await asyncio.to_thread(self._registry.change, "wanted")
+        number = await asyncio.to_thread(self._registry.change, "documents")
         if number == self._seen:
             return
         models = await asyncio.to_thread(self._registry.all, SwmmModel)

@@ -135,7 +135,7 @@ class Rainfall:
 
     async def _look(self) -> None:
         """Gauges, what is known of them, rules and catchments, when they have changed."""
-        number = await asyncio.to_thread(self._registry.change, "wanted")
+        number = await asyncio.to_thread(self._registry.change, "documents")
         seen = (number, self._live.version)
         if seen == self._seen:
             return

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy.exc import SQLAlchemyError
 
 from duha_backend.drainage.process import Names, Process, Row
 from duha_backend.drainage.rainfall import Rainfall
@@ -217,7 +216,7 @@ class Runner:
         while True:
             try:
                 return await call()
-            except (StoreDown, SQLAlchemyError) as error:
+            except StoreDown as error:
                 self.standing.problem = str(error).splitlines()[0]
                 log.warning("model %s: %s", self.model.id, self.standing.problem)
                 await asyncio.sleep(getattr(error, "after_s", RETRY_S[0]))

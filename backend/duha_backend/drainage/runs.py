@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import Database
 
 State = Literal["pending", "running", "failed", "complete"]
 RunKind = Literal["live", "forecast", "study"]
@@ -46,7 +47,7 @@ class Run(NamedTuple):
 class Runs:
     """Runs in the registry's database."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
         self._seen: dict[str, tuple[tuple[str, int, str], Any]] = {}
 

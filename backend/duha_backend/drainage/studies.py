@@ -13,6 +13,7 @@ from duha_backend.drainage.jobs import all_jobs, run_jobs
 from duha_backend.drainage.rainfall import judged_minutes
 from duha_backend.drainage.runs import Run, Runs
 from duha_backend.errors import BackendError, Invalid, NotFound
+from duha_backend.executors import LONG
 from duha_backend.geo import places_of
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import DesignRain
@@ -116,7 +117,7 @@ class Studies:
         asked = msgspec.convert(result["asked"], Asked)
         try:
             jobs = await self._jobs(asked)
-            outcomes = await asyncio.to_thread(
+            outcomes = await LONG.run(
                 run_jobs, jobs, self._folder, self._workers, self._scheduler,
                 self._tell(run.id),
             )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from duha_backend import tables
+from duha_backend.database import Database
 from duha_backend.energy.nights import CabinetNight
 from duha_backend.lighting.tariff import Tariff
 
@@ -45,7 +46,7 @@ class Line(NamedTuple):
 class EnergyBook:
     """Energy in the registry's database."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
     def settle(self, nights: Iterable[CabinetNight], tariff: Tariff) -> None:

@@ -5,30 +5,49 @@ Everything that is taken goes to the registry; whoever controls finds it there.
 
 import datetime as dt
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from duha_backend.alarms.quiet import Quiet
+from duha_backend.documents import body_of
 from duha_backend.errors import Conflict, Invalid, NotFound, Refused
 from duha_backend.lighting.days import dated
 from duha_backend.lighting.inventory import Asset, Group, Stretch
-from duha_backend.lighting.refusals import Refusal, refusals
+from duha_backend.lighting.refusals import NIGHTS, Refusal, refusals
 from duha_backend.lighting.roads import Roads, neighbours
 from duha_backend.lighting.wanted import (
+    MOST_BYTES,
     Lamps,
     Sensed,
     StoredOverride,
     TargetKind,
     Wanted,
     known,
+    named,
+    names_programmes,
+    reach,
+    sensed_by,
+    users,
+    with_document,
 )
 from duha_backend.live import Live
 from duha_backend.registry import Document, Registry
 from duha_contract.clock import Clock
 from duha_contract.lighting import Condition, Decision, Override, Sun, level_at
-from duha_contract.programmes import Calendar, Place, Programme, check, date_of, noons
+from duha_contract.programmes import (
+    Calendar,
+    Place,
+    Programme,
+    check,
+    date_of,
+    noons,
+    segments,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from duha_contract.messages import Desired
 
 LONGEST_OVERRIDE_MS = 7 * 24 * 3_600_000
 LONGEST_INPUT_MS = 3_600_000
@@ -56,6 +75,7 @@ class Desk:
         self.place = place
         self._roads = roads
         self._lamps: tuple[int, Lamps] = (-1, Lamps(()))
+        self.documents: Callable[[], Mapping[str, Desired]] = dict
 
     @property
     def sun(self) -> Sun:
@@ -65,9 +85,10 @@ class Desk:
     @property
     def lamps(self) -> Lamps:
         """The luminaires of the city."""
-        if self._lamps[0] != self._live.version:
-            self._lamps = (self._live.version, Lamps(self._live.luminaires))
-        return self._lamps[1]
+        known = self._lamps
+        if known[0] != self._live.version:
+            known = self._lamps = (self._live.version, Lamps(self._live.luminaires))
+        return known[1]
 
     def wanted(self) -> Wanted:
         """What is wanted now."""
@@ -114,6 +135,7 @@ class Desk:
         stored = StoredOverride(
             msgspec.structs.replace(override, id=name), kind, target, None
         )
+        self._check_size(reach(self.lamps, self.wanted(), [stored]))
         self._registry.add_override(stored)
         return stored
 
@@ -134,7 +156,24 @@ class Desk:
             )
         if not self.members(given.target_kind, given.target):
             raise NotFound(f"no luminaire in {given.target_kind} {given.target!r}")
+        self._check_size(sensed_by(self.lamps, self.wanted(), [given]))
         self._registry.add_sensed(given)
+
+    def _check_size(
+        self, more: Mapping[str, Sequence[Override] | Sequence[Condition]]
+    ) -> None:
+        """Raise Invalid where the document of a cabinet would be larger than can be sent."""
+        documents = self.documents()
+        for cabinet, parts in more.items():
+            known = documents.get(cabinet)
+            size = len(msgspec.json.encode(parts))
+            size += len(msgspec.json.encode(known)) if known else 0
+            if size > MOST_BYTES:
+                raise Invalid(
+                    f"{cabinet}: its document would have {size >> 10} KiB, of"
+                    f" {MOST_BYTES >> 10} that can be sent; end an override,"
+                    " or choose whole cabinets"
+                )
 
     def save(
         self,
@@ -157,29 +196,43 @@ class Desk:
         Stale
             Somebody else has changed it since.
         """
+        with self._registry.judging():
+            self._save(document, who, match, dry_run=dry_run)
+
+    def _save(
+        self, document: Document, who: str, match: str | None, *, dry_run: bool
+    ) -> None:
+        body_of(document)
         wanted = self.wanted()
         if isinstance(document, Programme):
-            check(document, self.place)
-            wanted = _with(wanted, "programmes", document)
+            self._try_nights(document)
+            wanted = with_document(wanted, "programmes", document)
         elif isinstance(document, Calendar):
-            _names_programmes(document, wanted)
+            names_programmes(document, wanted)
             dated(document, self.today())
-            wanted = _with(wanted, "calendars", document)
+            wanted = with_document(wanted, "calendars", document)
         elif isinstance(document, Stretch):
-            document.check()
-            wanted = _with(wanted, "stretches", document)
+            _try(document.check)
+            wanted = with_document(wanted, "stretches", document)
         elif isinstance(document, Group):
-            document.check()
+            _try(document.check)
             self._names_luminaires(document)
         elif isinstance(document, Quiet):
-            document.check(self.sun)
+            _try(lambda: document.check(self.sun))
         else:
-            document.check()
+            _try(document.check)
         self._refuse_darkness(wanted, self._touched(wanted, document))
         if dry_run:
             self._registry.agree(type(document), document.id, match)
         else:
             self._registry.save(document, self._clock.now_ms(), who, match)
+
+    def _try_nights(self, programme: Programme) -> None:
+        """Raise ProgrammeError for a programme that fails in a night of the coming year."""
+        check(programme, self.place)
+        first = self.today()
+        for number in range(NIGHTS):
+            segments(programme, self.place, first + dt.timedelta(days=number))
 
     def with_plan(self, documents: Iterable[Programme | Calendar]) -> Wanted:
         """What would be wanted with some programmes and calendars.
@@ -192,14 +245,14 @@ class Desk:
         wanted, calendars = self.wanted(), []
         for document in documents:
             if isinstance(document, Programme):
-                check(document, self.place)
-                wanted = _with(wanted, "programmes", document)
+                self._try_nights(document)
+                wanted = with_document(wanted, "programmes", document)
             else:
                 dated(document, self.today())
-                wanted = _with(wanted, "calendars", document)
+                wanted = with_document(wanted, "calendars", document)
                 calendars.append(document)
         for calendar in calendars:
-            _names_programmes(calendar, wanted)
+            names_programmes(calendar, wanted)
         return wanted
 
     def publish(
@@ -223,6 +276,15 @@ class Desk:
         Stale
             Somebody else has changed one of them since; nothing is taken.
         """
+        for document, _ in documents:
+            body_of(document)
+        with self._registry.judging():
+            self._publish(documents, who, dry_run=dry_run)
+
+    def _publish(
+        self, documents: Sequence[tuple[Programme | Calendar, str | None]], who: str,
+        *, dry_run: bool,
+    ) -> None:  # fmt: skip
         wanted = self.with_plan(document for document, _ in documents)
         touched = set[str | None]()
         for document, match in documents:
@@ -236,11 +298,11 @@ class Desk:
         self, document: type[Any], name: str, who: str = "", match: str | None = None
     ) -> None:
         """Take a document away; raises Conflict when others need it."""
-        wanted = self.wanted()
-        users = _users(wanted, document, name)
-        if users:
-            raise Conflict(f"{name!r} is in use: {', '.join(users[:5])}")
-        self._registry.drop(document, name, self._clock.now_ms(), who, match)
+        with self._registry.judging():
+            by = users(self.wanted(), document, name)
+            if by:
+                raise Conflict(f"{name!r} is in use: {', '.join(by[:5])}")
+            self._registry.drop(document, name, self._clock.now_ms(), who, match)
 
     def assign(
         self,
@@ -262,6 +324,13 @@ class Desk:
         Stale
             Somebody else has changed it since.
         """
+        with self._registry.judging():
+            self._assign(target, calendar, who, match, dry_run=dry_run)
+
+    def _assign(
+        self, target: str, calendar: str | None, who: str, match: str | None,
+        *, dry_run: bool,
+    ) -> None:  # fmt: skip
         wanted = self.wanted()
         known(wanted, self.lamps, target)
         given = dict(wanted.assignments)
@@ -300,7 +369,7 @@ class Desk:
         if isinstance(document, Calendar):
             return {document.id}
         if isinstance(document, Programme):
-            return {c.id for c in wanted.calendars.values() if document.id in _named(c)}
+            return {c.id for c in wanted.calendars.values() if document.id in named(c)}
         if isinstance(document, Stretch):
             lamps = self.lamps.by("stretch").get(document.id, [])
             return {wanted.calendar_of(lamp) for lamp in lamps}
@@ -411,29 +480,15 @@ def next_noon(place: Place, ms: int) -> int:
     return round(noons(place, date_of(place, ms / 1000))[1] * 1000)
 
 
-def _with(wanted: Wanted, field: str, document: Any) -> Wanted:
-    """What would be wanted with another document."""
-    return wanted._replace(**{field: {**getattr(wanted, field), document.id: document}})
+def _try(check: Callable[[], None]) -> None:
+    """Check a document; one that cannot even be looked at cannot be.
 
-
-def _named(calendar: Calendar) -> set[str]:
-    """The programmes that a calendar names."""
-    return {calendar.default, *(rule.programme for rule in calendar.rules)}
-
-
-def _names_programmes(calendar: Calendar, wanted: Wanted) -> None:
-    """Raise Conflict when a calendar names a programme that is none."""
-    for name in sorted(_named(calendar) - wanted.programmes.keys()):
-        raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
-
-
-def _users(wanted: Wanted, kind: type[Any], name: str) -> list[str]:
-    """What would be without something if a document went."""
-    if kind is Programme:
-        calendars = wanted.calendars.values()
-        return [f"calendar {c.id}" for c in calendars if name in _named(c)]
-    if kind is Stretch:
-        return [target for target in wanted.assignments if target == f"stretch:{name}"]
-    if kind is Calendar:
-        return [t for t, calendar in wanted.assignments.items() if calendar == name]
-    return []
+    Raises
+    ------
+    Invalid
+        It cannot be evaluated.
+    """
+    try:
+        check()
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Invalid(f"it cannot be evaluated: {error}") from None

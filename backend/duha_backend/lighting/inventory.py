@@ -19,6 +19,9 @@ MAINTAINED: dict[str, float] = {
 }  # fmt: skip
 """EN 13201-2:2015: maintained average luminance [cd/m²] of M, illuminance [lx] of C, P."""
 
+LONGEST_M = 100_000.0
+MOST_W = 100_000.0
+"""Limits of what can be: a figure beyond is a slip, and sums over a city stay finite."""
 _FIELDS = ("district", "street", "cabinet", "feeder", "type", "stretch", "phase")
 
 
@@ -113,6 +116,8 @@ class Stretch(msgspec.Struct, frozen=True, omit_defaults=True):
                 raise Invalid(
                     f"stretch {self.id}: {name} is more than the normal {self.normal}"
                 )
+        if not all(0 <= side <= LONGEST_M for side in (self.length_m, self.width_m)):
+            raise Invalid(f"stretch {self.id}: a side is 0 to {LONGEST_M:g} m")
         if any(not 0 < level <= 100 for level in self.levels.values()):
             raise Invalid(f"stretch {self.id}: a class is met at 1 to 100 %")
 
@@ -169,6 +174,8 @@ class LuminaireType(msgspec.Struct, frozen=True, omit_defaults=True):
                 raise Invalid(f"type {self.id}: {name} goes from left to right")
         if not 0 <= self.standby_w <= self.rated_w or self.rated_w <= 0:
             raise Invalid(f"type {self.id}: 0 <= standby <= rated power [W]")
+        if self.rated_w > MOST_W or any(power > MOST_W for _, power in self.curve):
+            raise Invalid(f"type {self.id}: a luminaire takes {MOST_W:g} W at most")
         if any(power < 0 for _, power in self.curve) or not 0 < self.virtual_pct <= 100:
             raise Invalid(f"type {self.id}: power is not negative, light at most 100 %")
 

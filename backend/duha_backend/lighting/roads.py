@@ -6,6 +6,7 @@ class: a broken gauge must never make a street darker.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from duha_contract.lighting import Condition
 from duha_contract.roads import Drying, Road, RoadState, advance, dry_at, state
 
 NEAR_M = 1500.0
+EARTH_M = 6_371_008.8
+_AT_ONCE = 1000
 LOOK_BACK_MS = 3 * 3_600_000
 HOLD_STEP_MS = 10 * 60_000
 RAIN_STALE_MS = 15 * 60_000
@@ -180,7 +183,7 @@ def _areas(live: Live) -> dict[str, list[Area]]:
     gauges = [a for a in live.assets.values() if a.kind == "rain_gauge"]
     if not gauges:
         return {}
-    where = np.array([_flat(gauge) for gauge in gauges])
+    where = places(gauges)
     found: dict[str, list[Area]] = {}
     by_cabinet: dict[str, dict[str, list[Asset]]] = {}
     for asset in live.luminaires:
@@ -189,8 +192,7 @@ def _areas(live: Live) -> dict[str, list[Area]]:
     for cabinet, parts in by_cabinet.items():
         mine: dict[Gauges, list[str]] = {}
         for lamps in parts.values():
-            middle = np.mean([_flat(lamp) for lamp in lamps], axis=0)
-            far = np.hypot(*(where - middle).T)
+            far = np.linalg.norm(where - places(lamps).mean(axis=0), axis=1)
             mine.setdefault(_near(gauges, far), []).extend(lamp.id for lamp in lamps)
         found[cabinet] = [
             Area(near, None if len(mine) == 1 else tuple(devices))
@@ -208,22 +210,68 @@ def _near(gauges: list[Asset], metres: Array) -> Gauges:
     return tuple(sorted(gauges[i].id for i in near))
 
 
-def _flat(asset: Asset) -> tuple[float, float]:
-    """Place in metres, near enough over a city [m]."""
-    east = asset.longitude * np.cos(np.radians(asset.latitude))
-    return 111_200 * asset.latitude, 111_200 * float(east)
+def places(assets: Sequence[Asset]) -> Array:
+    """Places on the sphere (n, 3), so that straight lines are distances [m] in a city."""
+    degrees = np.array([(a.latitude, a.longitude) for a in assets]).reshape(-1, 2)
+    latitude, longitude = np.radians(degrees).T
+    ring = np.cos(latitude)
+    axes = (ring * np.cos(longitude), ring * np.sin(longitude), np.sin(latitude))
+    return EARTH_M * np.stack(axes, axis=1)
 
 
 def _metres(one: Asset, other: Asset) -> float:
-    return float(np.hypot(*np.subtract(_flat(one), _flat(other))))
+    here, there = places([one, other])
+    return float(np.linalg.norm(here - there))
 
 
 def neighbours(
     lamps: Sequence[Asset], centres: Sequence[Asset], metres: float
 ) -> list[str]:
-    """Ids of the luminaires that stand so near to one of some others [m]."""
-    where = np.array([_flat(asset) for asset in lamps])
-    near = np.zeros(len(lamps), dtype=bool)
-    for centre in centres:
-        near |= np.hypot(*(where - _flat(centre)).T) <= metres
+    """Ids of the luminaires that stand so near to one of some others [m].
+
+    Only luminaires of the same cell of a grid and of those beside it are compared.
+    """
+    meant = {centre.id for centre in centres}
+    near = np.array([lamp.id in meant for lamp in lamps], dtype=bool)
+    if metres > 0 and len(centres):
+        where, around = places(lamps), places(centres)
+        others = _cells(around, metres)
+        for cell, mine in _cells(where, metres).items():
+            rows = mine[~near[mine]]
+            beside = [others[b] for b in _beside(cell) if b in others]
+            if len(rows) and beside:
+                near[rows] = _any_within(
+                    where[rows], around[np.concatenate(beside)], metres
+                )
     return [lamps[i].id for i in np.flatnonzero(near).tolist()]
+
+
+Cell = tuple[int, int, int]
+
+
+def _cells(where: Array, side: float) -> dict[Cell, Array]:
+    """Rows of places by the cube of a grid that they lie in."""
+    cells = np.floor(where / side).astype(np.int64)
+    found, of = np.unique(cells, axis=0, return_inverse=True)
+    order = np.argsort(of.ravel(), kind="stable")
+    starts = np.searchsorted(of.ravel()[order], np.arange(1, len(found)))
+    rows = np.split(order, starts)
+    return {
+        (x, y, z): mine for (x, y, z), mine in zip(found.tolist(), rows, strict=True)
+    }
+
+
+def _beside(cell: Cell) -> Iterable[Cell]:
+    x, y, z = ((part - 1, part, part + 1) for part in cell)
+    return product(x, y, z)
+
+
+def _any_within(where: Array, around: Array, metres: float) -> Array:
+    """Which places lie within a distance [m] of one of some others."""
+    found = np.zeros(len(where), dtype=bool)
+    for start in range(0, len(around), _AT_ONCE):
+        some = around[start : start + _AT_ONCE]
+        left = np.flatnonzero(~found)
+        far = np.linalg.norm(where[left, None] - some[None], axis=2)
+        found[left] = (far <= metres).any(axis=1)
+    return found

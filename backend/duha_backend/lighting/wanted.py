@@ -8,22 +8,28 @@ import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from duha_backend.errors import NotFound
+from duha_backend.errors import Conflict, Invalid, NotFound
 from duha_backend.lighting.days import dated
 from duha_backend.lighting.inventory import Asset, Group, Stretch
-from duha_contract.lighting import NORMAL, Condition, Override
-from duha_contract.messages import Desired
+from duha_contract.lighting import NORMAL, Condition, Override, Sun, level_at
+from duha_contract.messages import MAX_BYTES, Desired
 from duha_contract.programmes import Calendar, Input, Place, Programme
 from duha_contract.roads import Drying
+from duha_contract.topics import is_id
 
 TargetKind = Literal[
     "luminaire", "street", "stretch", "group", "cabinet", "district", "city"
 ]  # fmt: skip
 _FIELDS = ("street", "stretch", "cabinet", "district")
+MOST_BYTES = MAX_BYTES - 1024
+"""Largest content of a document: revision, hash and term come on top."""
+_TRIAL_H = range(0, 49, 3)
+_INPUTS: tuple[Input, ...] = ("wet_road", "traffic", "motion")
 
 
 class StoredOverride(NamedTuple):
@@ -100,6 +106,11 @@ class Lamps:
             self._by[field] = made
         return self._by[field]
 
+    @cached_property
+    def controlled(self) -> dict[str, list[Asset]]:
+        """Luminaires by the cabinet that controls them; without one nothing does."""
+        return {name: own for name, own in self.by("cabinet").items() if is_id(name)}
+
     def reached(
         self, kind: str, target: str, groups: Mapping[str, Group]
     ) -> Sequence[Asset]:
@@ -110,8 +121,23 @@ class Lamps:
             return self.by(kind).get(target, []) if target else []
         if kind == "group":
             return groups[target].among(self.all) if target in groups else []
-        named = set(target.split(","))
+        named = dict.fromkeys(target.split(","))
         return [a for name in named for a in self.by("id").get(name, [])]
+
+
+def _by_cabinet(
+    lamps: Lamps, assets: Iterable[Asset]
+) -> dict[str, tuple[str, ...] | None]:
+    """Ids of luminaires by their cabinet; None where all of a cabinet are meant."""
+    touched: dict[str, list[str]] = {}
+    for asset in assets:
+        touched.setdefault(asset.cabinet, []).append(asset.id)
+    controlled = lamps.controlled
+    return {
+        cabinet: None if len(own) == len(controlled[cabinet]) else tuple(own)
+        for cabinet, own in touched.items()
+        if cabinet in controlled
+    }
 
 
 def reach(
@@ -120,16 +146,36 @@ def reach(
     """The overrides of each cabinet, naming its own luminaires where not all are meant."""
     found: dict[str, list[Override]] = {}
     for stored in standing:
-        touched: dict[str, list[str]] = {}
-        for asset in lamps.reached(stored.target_kind, stored.target, wanted.groups):
-            touched.setdefault(asset.cabinet, []).append(asset.id)
-        for cabinet, devices in touched.items():
-            whole = len(devices) == len(lamps.by("cabinet")[cabinet])
-            mine = msgspec.structs.replace(
-                stored.override, devices=None if whole else tuple(devices)
-            )
+        meant = lamps.reached(stored.target_kind, stored.target, wanted.groups)
+        for cabinet, devices in _by_cabinet(lamps, meant).items():
+            mine = msgspec.structs.replace(stored.override, devices=devices)
             found.setdefault(cabinet, []).append(mine)
     return found
+
+
+def sensed_by(
+    lamps: Lamps, wanted: Wanted, sensed: Iterable[Sensed]
+) -> dict[str, tuple[Condition, ...]]:
+    """What was sensed for the luminaires of each cabinet."""
+    found: dict[str, list[Condition]] = {}
+    for given in sensed:
+        meant = lamps.reached(given.target_kind, given.target, wanted.groups)
+        for cabinet, devices in _by_cabinet(lamps, meant).items():
+            condition = Condition(
+                given.kind, given.start, given.end, given.detail, devices
+            )
+            found.setdefault(cabinet, []).append(condition)
+    return {cabinet: tuple(conditions) for cabinet, conditions in found.items()}
+
+
+class Compiled(NamedTuple):
+    """Documents that are new, and what could not be done, by cabinet.
+
+    A cabinet whose document cannot be made keeps the one it has.
+    """
+
+    fresh: dict[str, Desired]
+    problems: dict[str, str]
 
 
 class Compiler(NamedTuple):
@@ -157,7 +203,8 @@ class Compiler(NamedTuple):
         conditions: Mapping[str, tuple[Condition, ...]],
         before: Mapping[str, Desired],
         now: int,
-    ) -> dict[str, Desired]:
+        revisions: Mapping[str, int] = {},
+    ) -> Compiled:
         """The documents whose content differs from the one before.
 
         Parameters
@@ -170,30 +217,40 @@ class Compiler(NamedTuple):
             The documents in force.
         now : int
             When they are issued [ms].
+        revisions : mapping of cabinet to int
+            Last revisions of documents that cannot be read any more.
         """
-        calendars = {
-            name: dated(calendar, self.today)
-            for name, calendar in wanted.calendars.items()
-        }
-        wanted = wanted._replace(calendars=calendars)
-        fresh: dict[str, Desired] = {}
-        for cabinet, assets in lamps.by("cabinet").items():
-            content = self._content(assets, wanted)
-            content = msgspec.structs.replace(
-                content,
-                overrides=tuple(sorted(overrides.get(cabinet, ()), key=lambda o: o.id)),
-                conditions=conditions.get(cabinet, ()),
-            )
-            digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16]
+        made = Compiled({}, {})
+        tried = _Tried(self, wanted, now)
+        for cabinet, assets in lamps.controlled.items():
             old = before.get(cabinet)
-            if old is None or old.hash != digest:
-                revision = 1 + (old.revision if old else 0)
-                fresh[cabinet] = msgspec.structs.replace(
-                    content, revision=revision, hash=digest, issued=now
+            try:
+                content = msgspec.structs.replace(
+                    self._content(assets, wanted, tried),
+                    overrides=tuple(
+                        sorted(overrides.get(cabinet, ()), key=lambda o: o.id)
+                    ),
+                    conditions=conditions.get(cabinet, ()),
                 )
-        return fresh
+                content, raw, left_out = _fitted(content)
+                digest = hashlib.sha256(raw).hexdigest()[:16]
+                if left_out:
+                    made.problems[cabinet] = f"too large, left out: {left_out}"
+                if old is not None and old.hash == digest:
+                    continue
+                msgspec.json.decode(raw, type=Desired)
+            except Exception as error:  # noqa: BLE001 - the other cabinets go on
+                made.problems[cabinet] = f"{type(error).__name__}: {error}"[:300]
+                continue
+            last = old.revision if old else revisions.get(cabinet, 0)
+            made.fresh[cabinet] = msgspec.structs.replace(
+                content, revision=last + 1, hash=digest, issued=now
+            )
+        return made
 
-    def _content(self, assets: Sequence[Asset], wanted: Wanted) -> Desired:
+    def _content(
+        self, assets: Sequence[Asset], wanted: Wanted, tried: "_Tried"
+    ) -> Desired:
         """Programmes, calendars and assignments that some luminaires need."""
         given = [wanted.calendar_of(asset) or "" for asset in assets]
         most = Counter(given).most_common(1)[0][0]
@@ -202,9 +259,7 @@ class Compiler(NamedTuple):
             for asset, name in zip(assets, given, strict=True)
             if name != most
         }
-        used = [
-            wanted.calendars[n] for n in sorted(set(given)) if n in wanted.calendars
-        ]
+        used = [tried.calendar(n) for n in sorted(set(given)) if n in wanted.calendars]
         names = {rule.programme for calendar in used for rule in calendar.rules}
         names |= {calendar.default for calendar in used}
         normals = {}
@@ -222,6 +277,60 @@ class Compiler(NamedTuple):
         )  # fmt: skip
 
 
+class _Tried:
+    """Calendars with their dates, each tried over two days before it is used."""
+
+    def __init__(self, compiler: Compiler, wanted: Wanted, now: int) -> None:
+        self._compiler = compiler
+        self._wanted = wanted
+        self._now = now
+        self._found: dict[str, Calendar | Exception] = {}
+
+    def calendar(self, name: str) -> Calendar:
+        """A calendar that can be carried out; raises what came of trying it."""
+        if name not in self._found:
+            try:
+                self._found[name] = self._try(self._wanted.calendars[name])
+            except Exception as error:  # noqa: BLE001 - each who needs it is told
+                self._found[name] = error
+        found = self._found[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _try(self, calendar: Calendar) -> Calendar:
+        calendar = dated(calendar, self._compiler.today)
+        sun, start = Sun(self._compiler.place), self._now / 1000
+        sensed = [Condition(kind, 0, 2**53) for kind in _INPUTS]
+        for hours in _TRIAL_H:
+            t = start + hours * 3600
+            level_at(self._wanted.programmes, calendar, (), sensed, sun, t)
+        return calendar
+
+
+def _fitted(content: Desired) -> tuple[Desired, bytes, str]:
+    """A document that controllers take, its bytes, and what was left out for that.
+
+    What was sensed goes first, then overrides, the newest of them first; emergencies stay.
+    """
+    raw = msgspec.json.encode(content)
+    left_out = []
+    while len(raw) > MOST_BYTES:
+        by_hand = [o for o in content.overrides if not o.emergency]
+        if any(c.kind != "wet_road" for c in content.conditions):
+            wet = tuple(c for c in content.conditions if c.kind == "wet_road")
+            content = msgspec.structs.replace(content, conditions=wet)
+            left_out.append("what was sensed")
+        elif by_hand:
+            rest = tuple(o for o in content.overrides if o is not by_hand[-1])
+            content = msgspec.structs.replace(content, overrides=rest)
+            left_out.append(f"override {by_hand[-1].id}")
+        else:
+            raise Invalid(f"its document would have {len(raw)} bytes: {MOST_BYTES} go")
+        raw = msgspec.json.encode(content)
+    return content, raw, ", ".join(left_out)
+
+
 def known(wanted: Wanted, lamps: Lamps, target: str) -> None:
     """Raise NotFound where an assignment's target is nothing in the city."""
     if target == "*" or target in lamps.by("id") or target in lamps.by("cabinet"):
@@ -229,3 +338,31 @@ def known(wanted: Wanted, lamps: Lamps, target: str) -> None:
     if target.startswith("stretch:") and target[8:] in wanted.stretches:
         return
     raise NotFound(f"no luminaire, stretch or cabinet {target!r}")
+
+
+def with_document(wanted: Wanted, field: str, document: Any) -> Wanted:
+    """What would be wanted with another document."""
+    return wanted._replace(**{field: {**getattr(wanted, field), document.id: document}})
+
+
+def named(calendar: Calendar) -> set[str]:
+    """The programmes that a calendar names."""
+    return {calendar.default, *(rule.programme for rule in calendar.rules)}
+
+
+def names_programmes(calendar: Calendar, wanted: Wanted) -> None:
+    """Raise Conflict when a calendar names a programme that is none."""
+    for name in sorted(named(calendar) - wanted.programmes.keys()):
+        raise Conflict(f"calendar {calendar.id}: no programme {name!r}")
+
+
+def users(wanted: Wanted, kind: type[Any], name: str) -> list[str]:
+    """What would be without something if a document went."""
+    if kind is Programme:
+        calendars = wanted.calendars.values()
+        return [f"calendar {c.id}" for c in calendars if name in named(c)]
+    if kind is Stretch:
+        return [target for target in wanted.assignments if target == f"stretch:{name}"]
+    if kind is Calendar:
+        return [t for t, calendar in wanted.assignments.items() if calendar == name]
+    return []

@@ -25,7 +25,7 @@ const SENTENCES = [
 /** What is wrong with a gauge, one or several. */
 const DOUBTS = /^((range|spike|stuck|false wet|drift)(, )?)+$/;
 /** Figures and names alone need no words: 0.5 W, L1 253 V, chamber: SPA II, 1.20 m. */
-const PLAIN = /^[^a-z]*$|^[\d.]+ (W|V|A|mA|%|°C)$|: SPA I+, [\d.]+ \S+$|^(L\d \d+ V(, )?)+$/;
+const PLAIN = /^[^a-z]*$|^[+-]?[\d.]+ (W|V|A|mA|%|°C|s)$|: SPA I+, [\d.]+ \S+$|^(L\d \d+ V(, )?)+$/;
 
 /** Figures as the language of now writes them. @param {string} text */
 const local = text => text.replace(/\d+\.(\d+)/g, (found, decimals) => number(Number(found), decimals.length));
