@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from duha_backend.alarms.deliver import Mail
 from duha_backend.alarms.office import Office
 from duha_backend.api.app import make_app
+from duha_backend.api.limits import Limits
+from duha_backend.api.server import make_server, quiet
 from duha_backend.api.services import Services
 from duha_backend.books import Books
 from duha_backend.control import Control
@@ -69,6 +71,8 @@ class Settings:
         Files or addresses of others' rain.
     grafana : str
         Address of the Grafana that the page links to; empty for none.
+    limits : Limits
+        What those who ask over HTTP may take.
     port : int or None
         Where page and API, or the figures of a worker, are served; None for nowhere.
     """
@@ -89,6 +93,7 @@ class Settings:
     scheduler: str = ""
     external_rain: tuple[str, ...] = ()
     grafana: str = ""
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def alone(self) -> bool:
@@ -154,7 +159,7 @@ class Backend:
             self.readings, self.registry, self.live, self.control.desk
         )
         self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
-        self.server = uvicorn.Server(self._http())
+        self.server = self._http()
 
     def _check(self) -> None:
         """Say at once what cannot work together."""
@@ -199,6 +204,7 @@ class Backend:
     async def _serve(self, listening: socket.socket) -> None:
         # Uvicorn's own signal handlers would take Ctrl-C from the task group.
         self.server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+        quiet(asyncio.get_running_loop())
         port = listening.getsockname()[1]
         what = "page and API" if "api" in self.settings.roles else "figures"
         log.info("%s: http://%s:%d/", what, self.settings.host, port)
@@ -252,7 +258,7 @@ class Backend:
                 except SQLAlchemyError as error:
                     log.warning("keeper: %s", str(error).splitlines()[0])
 
-    def _http(self) -> uvicorn.Config:
+    def _http(self) -> uvicorn.Server:
         services = Services(
             registry=self.registry,
             readings=self.readings,
@@ -273,13 +279,9 @@ class Backend:
             rate=self.clock.timeline.rate,
             grafana=self.settings.grafana,
         )
-        return uvicorn.Config(
-            make_app(services, whole="api" in self.settings.roles),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
+        limits = self.settings.limits
+        app = make_app(services, whole="api" in self.settings.roles, limits=limits)
+        return make_server(app, limits)
 
     async def _restore(self) -> None:
         """Know at once what was known before the restart."""

@@ -41,6 +41,7 @@ class User(NamedTuple):
 
     name: str
     role: Role
+    session: bool = False
 
 
 Document = (
@@ -502,7 +503,7 @@ class Registry:
             row = db.execute(query).first()
         if row is None or (row.expires is not None and row.expires <= now_ms):
             return None
-        return User(row.name, row.role)
+        return User(row.name, row.role, row.expires is not None)
 
     def tokens(self) -> list[dict[str, Any]]:
         """Who can sign in for good, with which role; no session, no secret."""

@@ -14,6 +14,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
+from duha_backend.api.fields import Id, Moment, PathId
 from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Services, iso, to_ms
 from duha_backend.duck import ParquetFile
 from duha_backend.errors import Invalid, NotFound
@@ -30,8 +31,8 @@ from duha_backend.readings import (
 from duha_contract.quantities import BY_NAME, KINDS, STORED
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-Since = Annotated[dt.datetime | None, Query(description="Start; RFC 3339.")]
-Until = Annotated[dt.datetime | None, Query(description="End; now when left out.")]
+Since = Annotated[Moment | None, Query(description="Start; RFC 3339.")]
+Until = Annotated[Moment | None, Query(description="End; now when left out.")]
 StepIn = Annotated[
     Step | Literal["auto"],
     Query(description="raw, 15m, 1d, or auto: what draws the span well."),
@@ -41,8 +42,8 @@ LONGEST_DOWNLOAD_DAYS = 400
 
 @router.get("/readings/{kind}/{device}")
 async def readings(
-    kind: str, device: str, services: S, since: Since = None, until: Until = None,
-    step: StepIn = "raw", cursor: str | None = None, limit: Limit = 1000,
+    kind: PathId, device: PathId, services: S, since: Since = None, until: Until = None,
+    step: StepIn = "raw", cursor: Annotated[str | None, Query(max_length=40)] = None, limit: Limit = 1000,
 ) -> dict[str, Any]:  # fmt: skip
     """Readings of a device, oldest first; the last hour when no span is given."""
     start, end = _span(services, kind, since, until, 3_600_000)
@@ -59,8 +60,8 @@ async def readings(
 
 @router.get("/gaps/{kind}/{device}")
 async def gaps_of(
-    kind: str, device: str, services: S, since: Since = None, until: Until = None,
-    longest_s: Annotated[float, Query(gt=0)] = 300,
+    kind: PathId, device: PathId, services: S, since: Since = None, until: Until = None,
+    longest_s: Annotated[float, Query(gt=0, le=1e9)] = 300,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Spans without a good reading that are longer than `longest_s`."""
     start, end = _span(services, kind, since, until, 24 * 3_600_000)
@@ -74,7 +75,9 @@ async def gaps_of(
 
 @router.get("/curve/{kind}")
 async def curve(
-    kind: str, services: S, quantities: str, cabinet: str = "", since: Since = None,
+    kind: PathId, services: S,
+    quantities: Annotated[str, Query(max_length=1000)],
+    cabinet: Annotated[str, Query(max_length=200)] = "", since: Since = None,
     until: Until = None, step: StepIn = "auto",
 ) -> dict[str, Any]:  # fmt: skip
     """Devices of a cabinet, or of the city, together: columns by quarters or days.
@@ -98,8 +101,8 @@ async def curve(
 
 @router.get("/download/{kind}.{form}")
 async def download(
-    kind: str, form: Literal["csv", "json", "parquet"], services: S, since: Since = None,
-    until: Until = None, device: Annotated[list[str] | None, Query()] = None,
+    kind: PathId, form: Literal["csv", "json", "parquet"], services: S, since: Since = None,
+    until: Until = None, device: Annotated[list[Id] | None, Query(max_length=1000)] = None,
 ) -> Response:  # fmt: skip
     """All readings of a span as a file: CSV, JSON (a row a line) or Parquet."""
     start, end = _span(services, kind, since, until, 24 * 3_600_000)
@@ -147,7 +150,7 @@ async def rain(
 @router.get("/log")
 async def log_of_events(
     services: S, since: Since = None, until: Until = None,
-    controller: str | None = None, limit: Limit = 200,
+    controller: Annotated[str | None, Query(max_length=200)] = None, limit: Limit = 200,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Events that controllers have reported, newest first: resets, clocks, losses."""
     end = to_ms(until) if until else services.now_ms() + 60_000

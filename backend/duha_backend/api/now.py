@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from duha_backend.api.fields import PathId
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, iso
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Asset
@@ -107,7 +108,7 @@ async def cabinets(services: S) -> list[dict[str, Any]]:
 
 
 @router.get("/cabinets/{name}")
-async def cabinet(name: str, services: S) -> dict[str, Any]:
+async def cabinet(name: PathId, services: S) -> dict[str, Any]:
     """One cabinet: the power it should take and takes, its meters, doors and breakers."""
     live = services.live
     asset = live.assets.get(name)
@@ -158,7 +159,7 @@ async def state(services: S) -> Response:
 
 @router.get("/latest/{kind}")
 async def latest(
-    kind: str, services: S, columns: Annotated[str, Query()] = "",
+    kind: PathId, services: S, columns: Annotated[str, Query(max_length=2000)] = "",
     cabinet: Annotated[str, Query(description="Of this cabinet alone.")] = "",
 ) -> Response:  # fmt: skip
     """The last reading of every device of a kind, in columns: one compact call.
@@ -253,7 +254,7 @@ async def roads(services: S) -> list[dict[str, Any]]:
 
 
 @router.get("/luminaires/{device}")
-async def luminaire(device: str, services: S) -> dict[str, Any]:
+async def luminaire(device: PathId, services: S) -> dict[str, Any]:
     """One luminaire: commanded, in effect, actual, and the chain of reasons."""
     live = services.live
     if device not in live.index:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Cookie, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from duha_backend.alarms.office import Office
@@ -25,6 +25,7 @@ from duha_backend.readings import Readings
 from duha_backend.registry import ROLES, Registry, Role
 
 PREFIX = "/api/v1"
+COOKIE = "duha_session"
 BACKUP_NAME = "%Y%m%dT%H%M%S%fZ"
 Limit = Annotated[int, Query(ge=1, le=5000, description="Most items of a page.")]
 
@@ -75,6 +76,7 @@ class Services:
         self.rate = rate
         self.grafana = grafana
         self.headline = Headline(live, registry, alarms.book, energy.book)
+        self.failed_sign_ins = 0
         self.lamps = Packed()
         self.streets = Packed()
 
@@ -102,21 +104,13 @@ class Asker(NamedTuple):
 
 async def _signed_in(
     request: Request,
-    services: S,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    duha_session: Annotated[str, Cookie(include_in_schema=False)] = "",
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Asker:
-    """Whoever asks.
-
-    A session is a cookie that browsers send from this site only (SameSite=Strict).
-    """
-    token = bearer.credentials if bearer else duha_session
-    who = None
-    if token:
-        who = await asyncio.to_thread(services.registry.who, token, services.real_ms())
-    if who is None:
+    """Whoever asks: the border has found out before it let the request in."""
+    asker: Asker | None = request.scope.get("asker")
+    if asker is None:
         raise Forbidden("sign in, or send 'Authorization: Bearer <token>'")
-    return Asker(who.name, who.role, request.client.host if request.client else "")
+    return asker
 
 
 Who = Annotated[Asker, Depends(_signed_in)]
@@ -127,10 +121,15 @@ def needs(role: Role) -> Any:
     """That whoever asks has a role, or one that may do more."""
 
     async def allowed(who: Who) -> None:
-        if ROLES.index(who.role) < ROLES.index(role):
-            raise NotAllowed(f"{who.name} is {who.role}; this needs {role}")
+        permit(who.name, who.role, role)
 
     return Depends(allowed)
+
+
+def permit(name: str, role: Role, needed: Role) -> None:
+    """Raise NotAllowed where a role may do less than what is needed."""
+    if ROLES.index(role) < ROLES.index(needed):
+        raise NotAllowed(f"{name} is {role}; this needs {needed}")
 
 
 async def record(

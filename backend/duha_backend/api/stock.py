@@ -7,9 +7,10 @@ import io
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from duha_backend import assets as files
+from duha_backend.api.fields import Body, Number
 from duha_backend.api.services import (
     BACKUP_NAME,
     PREFIX,
@@ -25,22 +26,23 @@ from duha_backend.errors import Invalid
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 LARGEST_IMPORT = 256 * 1024 * 1024
+Shown = Annotated[str | None, Query(max_length=200)]
 MOST_AUDIT = 100_000
 _AUDIT = ("at", "who", "source", "action", "target", "detail", "before", "after", "why")
 
 
-class ReplayIn(BaseModel):
+class ReplayIn(Body):
     """Which refused things are examined once more."""
 
-    ids: list[int] = Field(min_length=1, max_length=10_000)
+    ids: list[Number] = Field(min_length=1, max_length=10_000)
 
 
 @router.get("/assets")
 async def assets(
     services: S,
-    kind: str | None = None,
-    cabinet: str | None = None,
-    cursor: str = "",
+    kind: Shown = None,
+    cabinet: Shown = None,
+    cursor: Annotated[str, Query(max_length=200)] = "",
     limit: Limit = 500,
 ) -> dict[str, Any]:
     """Assets by id, page by page: ask again with `cursor` until it is null."""
@@ -108,8 +110,8 @@ async def import_assets(
 @router.get("/quarantine")
 async def quarantine(
     services: S,
-    cursor: int | None = None,
-    controller: str | None = None,
+    cursor: Number | None = None,
+    controller: Shown = None,
     limit: Limit = 100,
 ) -> dict[str, Any]:
     """What was refused, newest first: reason and bytes."""
