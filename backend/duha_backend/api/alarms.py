@@ -21,6 +21,7 @@ from duha_backend.api.services import (
     record,
     to_ms,
 )
+from duha_backend.cells import plain_cell
 from duha_backend.errors import Invalid
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
@@ -104,7 +105,8 @@ async def work_orders(services: S) -> Response:
         if row["cleared"] is None:
             asset = services.live.assets.get(row["object"])
             place = asset._asdict() if asset else {}
-            writer.writerow(place | _out(row))
+            order = place | _out(row)
+            writer.writerow({name: plain_cell(cell) for name, cell in order.items()})
     return Response(out.getvalue(), media_type="text/csv; charset=utf-8")
 
 

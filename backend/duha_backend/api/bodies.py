@@ -1,10 +1,12 @@
 """Bodies of requests: how large, how deep, and of which text they may be."""
 
 import asyncio
+import contextlib
 import json
 import re
 import tempfile
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import IO, Any
 
 import numpy as np
 from fastapi import Request
@@ -118,10 +120,11 @@ def _unfit(given: Any) -> bool:
     return isinstance(given, list) and any(map(_unfit, given))
 
 
-async def upload(request: Request) -> bytes:
-    """The body of an upload, by way of a file: what comes slowly holds no memory."""
+@contextlib.asynccontextmanager
+async def uploaded(request: Request) -> AsyncIterator[IO[bytes]]:
+    """The body of an upload as a file: what comes slowly holds no memory."""
     with tempfile.TemporaryFile(prefix="duha-") as file:
         async for chunk in request.stream():
             await asyncio.to_thread(file.write, chunk)
         file.seek(0)
-        return await asyncio.to_thread(file.read)
+        yield file

@@ -25,6 +25,7 @@ from duha_backend.api.fields import (
     Text,
     storable,
 )
+from duha_backend.api.masks import MASK, masked, without_secrets
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -334,7 +335,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
     )
     async def listed(services: S) -> list[dict[str, Any]]:
         found = await asyncio.to_thread(services.registry.all, kind)
-        return [msgspec.to_builtins(d) | {"etag": tag(d)} for d in found]
+        return [_shown(d) | {"etag": tag(d)} for d in found]
 
     @router.get(f"/{path}/{{name}}", name=word, description=f"One {word}.")
     async def one(name: PathId, services: S, response: Response) -> dict[str, Any]:
@@ -342,7 +343,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
         if found is None:
             raise NotFound(f"no {word} {name!r}")
         response.headers["ETag"] = f'"{tag(found)}"'
-        return msgspec.to_builtins(found)  # type: ignore[no-any-return]
+        return _shown(found)
 
     @router.get(
         f"/{path}/{{name}}/history", name=f"{word} history",
@@ -354,7 +355,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
             {
                 "since": iso(v.since),
                 "who": v.who,
-                "document": v.body and json.loads(v.body),
+                "document": v.body and without_secrets(json.loads(v.body)),
             }
             for v in found
         ]
@@ -368,8 +369,8 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
         if_match: IfMatch = None, dry_run: DryRun = False,
     ) -> dict[str, Any]:  # fmt: skip
         raw = {"id": name, **body.model_dump(mode="json")}  # type: ignore[attr-defined]
-        document = converted(raw, kind)
         before = await asyncio.to_thread(services.registry.find, kind, name)
+        document = _with_secrets(converted(raw, kind), before)
         await asyncio.to_thread(
             services.desk.save, document, who.name, tag_of(if_match), dry_run=dry_run
         )
@@ -377,7 +378,7 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
             await note(services, who, word, name, before, document)
             await services.control.settle()
         response.headers["ETag"] = f'"{tag(document)}"'
-        return msgspec.to_builtins(document)  # type: ignore[no-any-return]
+        return _shown(document)
 
     @router.delete(
         f"/{path}/{{name}}", name=f"delete {word}", status_code=204, dependencies=ENGINEER,
@@ -392,6 +393,22 @@ def _room(path: str, kind: type[Any], model: type[BaseModel], word: str) -> None
         )
         await note(services, who, f"delete {word}", name, before, None)
         await services.control.settle()
+
+
+def _shown(document: msgspec.Struct) -> dict[str, Any]:
+    """A document as it may be shown."""
+    found: dict[str, Any] = without_secrets(msgspec.to_builtins(document))
+    return found
+
+
+def _with_secrets(document: Any, before: msgspec.Struct | None) -> Any:
+    """A channel whose address came back as it was shown keeps the one that it has."""
+    if isinstance(document, Channel) and isinstance(before, Channel):
+        if document.to == masked(before.to):
+            return msgspec.structs.replace(document, to=before.to)
+        if MASK in document.to:
+            raise Invalid(f"the address of channel {document.id} is wanted in full")
+    return document
 
 
 _room("programmes", Programme, ProgrammeIn, "programme")

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Response
 
 from duha_backend.api.fields import Day
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, needs, record
+from duha_backend.cells import plain_cells
 from duha_backend.energy import paper
 from duha_backend.energy.book import Every, Line, Part
 from duha_backend.energy.indicators import indicators
@@ -52,7 +53,7 @@ async def energy_csv(
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(Line._fields)
-    writer.writerows(lines)
+    writer.writerows(plain_cells(line) for line in lines)
     return Response(out.getvalue(), media_type="text/csv; charset=utf-8")
 
 

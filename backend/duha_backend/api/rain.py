@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
+from duha_backend.api.bodies import uploaded
 from duha_backend.api.fields import Moment, PathId, StrictBody
 from duha_backend.api.services import (
     PREFIX,
@@ -55,7 +56,6 @@ Since = Annotated[Moment | None, Query(description="Start; RFC 3339.")]
 Until = Annotated[Moment | None, Query(description="End; now when left out.")]
 LONGEST_DAYS = 400
 MOST_IMPORTED = 2_000_000
-MOST_IMPORT_BYTES = 100_000_000
 
 
 @router.get("/rain/minutes/{gauge}")
@@ -220,10 +220,9 @@ async def take(
     PI-JSON, CSV (``gauge,time,rain_mm``, times at which sums end) or a SWMM rain file of
     minutes.
     """
-    raw = await request.body()
-    if len(raw) > MOST_IMPORT_BYTES:
-        raise Invalid(f"an import is {MOST_IMPORT_BYTES // 1_000_000} MB at most")
-    series = await asyncio.to_thread(_read, form, raw)
+    async with uploaded(request) as file, services.importing:
+        raw = await asyncio.to_thread(file.read)
+        series = await asyncio.to_thread(_read, form, raw)
     messages, bins = [], set()
     for number, one in enumerate(series):
         asset = services.live.assets.get(one.location)

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import functools
 import importlib.metadata
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from duha_backend import backups
 from duha_backend.alarms.office import Office
 from duha_backend.api.packed import Packed
 from duha_backend.books import Books
@@ -26,8 +28,32 @@ from duha_backend.registry import ROLES, Registry, Role
 
 PREFIX = "/api/v1"
 COOKIE = "duha_session"
-BACKUP_NAME = "%Y%m%dT%H%M%S%fZ"
 Limit = Annotated[int, Query(ge=1, le=5000, description="Most items of a page.")]
+
+
+class Counted:
+    """Numbers of rows; counted again after a hundred times as long as counting took.
+
+    Parameters
+    ----------
+    count : callable
+        Counts them, in a thread.
+    """
+
+    def __init__(self, count: Callable[[], dict[str, int]]) -> None:
+        self._count = count
+        self._lock = asyncio.Lock()
+        self._found: dict[str, int] = {}
+        self._until = float("-inf")
+
+    async def now(self) -> dict[str, int]:
+        """The numbers, as they were not long ago."""
+        async with self._lock:  # who comes meanwhile waits instead of counting, too
+            begun = time.monotonic()
+            if begun > self._until:
+                self._found = await asyncio.to_thread(self._count)
+                self._until = begun + 100 * (time.monotonic() - begun)
+        return self._found
 
 
 class Services:
@@ -76,7 +102,11 @@ class Services:
         self.rate = rate
         self.grafana = grafana
         self.headline = Headline(live, registry, alarms.book, energy.book)
+        self.counted = Counted(books.count)
         self.failed_sign_ins = 0
+        self.importing = asyncio.Lock()
+        self.backing_up = asyncio.Lock()
+        backups.clean(data / "backups")
         self.lamps = Packed()
         self.streets = Packed()
 

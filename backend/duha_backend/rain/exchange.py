@@ -8,6 +8,7 @@ import csv
 import datetime as dt
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,11 @@ from duha_backend.errors import Invalid
 from duha_backend.validate import Array
 
 MISSING = "-999.0"
+_FIRST_YEAR, _LAST_YEAR = 1850, 2100
+_MOST_MM = 2000.0
+_WRONG = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 STEP_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 
 
@@ -118,8 +124,10 @@ def from_pi(raw: bytes | str) -> list[Series]:
         document = json.loads(raw)
         zone = dt.timezone(dt.timedelta(hours=float(document.get("timeZone", 0) or 0)))
         found = document["timeSeries"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _WRONG as error:
         raise Invalid(f"no PI-JSON: {error}") from None
+    if not isinstance(found, list):
+        raise Invalid("no PI-JSON: `timeSeries` is no list")
     return [_read(number, each, zone) for number, each in enumerate(found, 1)]
 
 
@@ -134,9 +142,9 @@ def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
             where = f"series {number} ({header['locationId']}), event {place}"
             moment = dt.datetime.fromisoformat(f"{event['date']}T{event['time']}")
             value = float(event["value"])
-            times.append(moment.replace(tzinfo=zone).timestamp())
-            values.append(np.nan if value == missing else value)
-            flags.append(int(event.get("flag", 0)))
+            times.append(_time(moment.replace(tzinfo=zone)))
+            values.append(np.nan if value == missing else _depth(value))
+            flags.append(_flag(event.get("flag", 0)))
         return Series(
             str(header["locationId"]), str(header["parameterId"]),
             str(header.get("units", "")), np.array(times, dtype=float),
@@ -144,12 +152,38 @@ def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
             str(header.get("stationName", "")), _place(header, "lat"), _place(header, "lon"),
             header.get("type", "accumulative") == "accumulative",
         )  # fmt: skip
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Invalid(f"{where}: {type(error).__name__} {error}") from None
+    except _WRONG as error:
+        raise Invalid(f"{where}: {type(error).__name__} {error}"[:500]) from None
 
 
 def _place(header: dict[str, Any], name: str) -> float | None:
-    return float(header[name]) if header.get(name) not in (None, "") else None
+    if header.get(name) in (None, ""):
+        return None
+    place = float(header[name])
+    if not math.isfinite(place):
+        raise ValueError(f"{name} is {place}")
+    return place
+
+
+def _time(moment: dt.datetime) -> float:
+    """POSIX time [s]; raises ValueError for one that no reading has."""
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"the year {moment.year} is not {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment.timestamp()
+
+
+def _depth(value: float) -> float:
+    """A depth of rain [mm], or NaN; raises ValueError for what cannot have fallen."""
+    if math.isinf(value) or abs(value) > _MOST_MM:
+        raise ValueError(f"{value:g} mm have never fallen in a step")
+    return value
+
+
+def _flag(value: Any) -> int:
+    flag = int(value)
+    if not 0 <= flag <= 99:
+        raise ValueError(f"flag {value!r} is not 0 to 99")
+    return flag
 
 
 def to_swmm(series: Sequence[Series]) -> str:
@@ -184,19 +218,20 @@ def from_csv(text: str) -> list[Series]:
     header = text.split("\n", 1)[0]
     separator = max(";,\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")), delimiter=separator)
-    names = [name.strip().lower() for name in reader.fieldnames or ()]
-    if not {"gauge", "time", "rain_mm"} <= set(names):
-        raise Invalid(f"the header has gauge, time and rain_mm, not {', '.join(names)}")
-    reader.fieldnames = names
     rows: dict[str, list[tuple[float, float]]] = {}
-    for number, row in enumerate(reader, 2):
-        try:
+    try:
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
+        if not {"gauge", "time", "rain_mm"} <= set(names):
+            shown = ", ".join(names)[:200]
+            raise Invalid(f"the header has gauge, time and rain_mm, not {shown}")
+        reader.fieldnames = names
+        for row in reader:
             moment = dt.datetime.fromisoformat(row["time"].strip())
             aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-            depth = float(row["rain_mm"].strip().replace(",", "."))
-        except (ValueError, AttributeError) as error:
-            raise Invalid(f"row {number}: {error}") from None
-        rows.setdefault(row["gauge"].strip(), []).append((aware.timestamp(), depth))
+            depth = _depth(float(row["rain_mm"].strip().replace(",", ".")))
+            rows.setdefault(row["gauge"].strip(), []).append((_time(aware), depth))
+    except (*_WRONG, csv.Error) as error:
+        raise Invalid(f"row {reader.line_num}: {error}"[:500]) from None
     return [_series(gauge, found) for gauge, found in rows.items()]
 
 
@@ -220,10 +255,10 @@ def from_swmm(text: str, step_s: float = 60.0) -> list[Series]:
             year, month, day, hour, minute = (int(part) for part in date)
             moment = dt.datetime(year, month, day, hour, minute, tzinfo=dt.UTC)
             rows.setdefault(station, []).append(
-                (moment.timestamp() + step_s, float(depth))
+                (_time(moment) + step_s, _depth(float(depth)))
             )
-        except (ValueError, TypeError) as error:
-            raise Invalid(f"line {number} of the rain file: {error}") from None
+        except _WRONG as error:
+            raise Invalid(f"line {number} of the rain file: {error}"[:500]) from None
     return [_series(station, found) for station, found in rows.items()]
 
 
