@@ -34,8 +34,14 @@ def main(arguments: list[str]) -> int:
     except BackendError as error:
         print(error, file=sys.stderr)
     except OSError as error:
-        print(f"{error.strerror}: {error.filename or ''}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
     return 2
+
+
+def _told(error: OSError) -> str:
+    """What an error of the system says: there is always something."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}: {error.filename}" if error.filename else said
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -261,7 +267,6 @@ def _run(options: argparse.Namespace) -> int:
     from duha_backend.link import Broker
 
     host, port = _address(options.broker, 1883)
-    latitude, _, longitude = options.place.partition(",")
     password_file = options.broker_password_file
     settings = Settings(
         data=options.data,
@@ -273,7 +278,7 @@ def _run(options: argparse.Namespace) -> int:
         ),
         city=options.city,
         name=options.name,
-        place=Place(float(latitude), float(longitude), options.zone),
+        place=_place(options.place, options.zone),
         host=options.host,
         port=8470 if options.port is None and _serves(options) else options.port,
         roles=frozenset(ROLES if options.role == "all" else (options.role,)),
@@ -305,6 +310,23 @@ def _run(options: argparse.Namespace) -> int:
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(until_stopped())
     return 0
+
+
+def _place(text: str, zone: str) -> Place:
+    """Where the city is.
+
+    Raises
+    ------
+    Invalid
+        It is nowhere.
+    """
+    try:
+        latitude, longitude = (float(part) for part in text.split(","))
+    except ValueError:
+        raise Invalid(f"--place {text!r} is no LAT,LON") from None
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        raise Invalid(f"--place {text!r} is nowhere on Earth")
+    return Place(latitude, longitude, zone)
 
 
 def _serves(options: argparse.Namespace) -> bool:

@@ -16,6 +16,7 @@ from duha_backend.alarms.channels import Channel
 from duha_backend.alarms.quiet import Quiet
 from duha_backend.api.fields import (
     Day,
+    Finite,
     Id,
     Moment,
     PathId,
@@ -283,7 +284,7 @@ class RainRulesIn(_In):
     """How the city judges its rain; `city` is in force."""
 
     name: Text = ""
-    thresholds: dict[Text, float] = Field(
+    thresholds: dict[Text, Finite] = Field(
         {}, examples=[{"spike_mm": 12}], max_length=100
     )
     delay_min: float = Field(3, ge=0, le=60)
@@ -306,7 +307,7 @@ class CatchmentIn(_In):
     garden_share: float = Field(0.5, ge=0, le=1)
     garden_depth_m: float = Field(0.25, gt=0, le=100)
     garden_conductivity_m_s: float = Field(5e-6, ge=0, le=1)
-    outline: list[tuple[float, float]] = Field([], max_length=2000)
+    outline: list[tuple[Finite, Finite]] = Field([], max_length=2000)
 
 
 class WatchIn(_In):
@@ -316,7 +317,7 @@ class WatchIn(_In):
     part: Literal["node", "link"] = "node"
     object: str = Field(examples=["OVERFLOW"])
     what: Literal["depth_m", "inflow_l_s", "flooding_l_s", "flow_l_s"] = "depth_m"
-    stages: list[float] = Field(min_length=1, max_length=3, examples=[[0.8, 1.2, 1.7]])
+    stages: list[Finite] = Field(min_length=1, max_length=3, examples=[[0.8, 1.2, 1.7]])
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
 

@@ -68,7 +68,10 @@ PathId = Annotated[
 ]
 Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What a store numbers its rows with."""
-Points = Annotated[list[tuple[float, float]], Field(max_length=1000)]
+Finite = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""A number of any meaning; more is a slip, and overflows in sums."""
+Points = Annotated[list[tuple[Finite, Finite]], Field(max_length=1000)]
+"""Points of a curve."""
 Text = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(storable)]
 Size = Annotated[float, Field(ge=0, le=1e9)]
 """A length, an area, a power: more is a slip."""

@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from duha_backend.api.fields import Id, Moment, PathId
 from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Services, iso, to_ms
+from duha_backend.cells import plain_cells
 from duha_backend.duck import ParquetFile
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.readings import (
@@ -38,6 +39,8 @@ StepIn = Annotated[
     Query(description="raw, 15m, 1d, or auto: what draws the span well."),
 ]
 LONGEST_DOWNLOAD_DAYS = 400
+LONGEST_SPAN_DAYS = 366 * 30
+PIECE_ROWS = 5000
 
 
 @router.get("/readings/{kind}/{device}")
@@ -173,13 +176,15 @@ def _span(
     start = to_ms(since) if since else end - usual_ms
     if start > end:
         raise Invalid("since is after until")
+    if end - start > LONGEST_SPAN_DAYS * 24 * 3_600_000:
+        raise Invalid(f"at most {LONGEST_SPAN_DAYS} days at once")
     return start, end
 
 
 def _after(cursor: str) -> int:
     try:
         return to_ms(dt.datetime.fromisoformat(cursor)) + 1
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Invalid(f"{cursor!r} is no cursor") from None
 
 
@@ -191,24 +196,35 @@ def _rows(frame: Frame) -> list[list[Any]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+async def _pieces(frames: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+    """Frames of a few rows: written in one go, each holds up nothing."""
+    async for frame in frames:
+        for start in range(0, length(frame), PIECE_ROWS):
+            yield {n: column[start : start + PIECE_ROWS] for n, column in frame.items()}
+
+
+def _lines(frame: Frame) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerows(plain_cells(row) for row in _rows(frame))
+    return out.getvalue()
+
+
 async def _csv(frames: AsyncIterator[Frame]) -> AsyncIterator[str]:
     first = True
-    async for frame in frames:
-        out = io.StringIO()
-        writer = csv.writer(out)
+    async for piece in _pieces(frames):
         if first:
-            writer.writerow(frame)
+            yield ",".join(piece) + "\r\n"
             first = False
-        writer.writerows(await asyncio.to_thread(_rows, frame))
-        yield out.getvalue()
+        yield await asyncio.to_thread(_lines, piece)
 
 
 async def _json(frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
-    encoder = msgspec.json.Encoder()
-    async for frame in frames:
-        names = list(frame)
-        rows = await asyncio.to_thread(_rows, frame)
-        yield encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows])
+    def encoded(piece: Frame) -> bytes:
+        rows = (dict(zip(piece, row, strict=True)) for row in _rows(piece))
+        return msgspec.json.Encoder().encode_lines(list(rows))
+
+    async for piece in _pieces(frames):
+        yield await asyncio.to_thread(encoded, piece)
 
 
 async def _parquet(frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:

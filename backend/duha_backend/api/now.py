@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from duha_backend.api.fields import PathId
-from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, iso
+from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, encoded, iso
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Asset
 from duha_backend.live import Live
@@ -42,7 +42,7 @@ async def city(services: S, who: Who) -> dict[str, Any]:
 
 @router.get("/luminaires")
 async def luminaires(
-    services: S, accept_encoding: Annotated[str, Header()] = ""
+    services: S, accept_encoding: Annotated[str, Header(max_length=1000)] = ""
 ) -> Response:
     """All luminaires in columns, in the order of the bytes of ``/state``.
 
@@ -56,7 +56,7 @@ async def luminaires(
 
 @router.get("/streets")
 async def streets(
-    services: S, accept_encoding: Annotated[str, Header()] = ""
+    services: S, accept_encoding: Annotated[str, Header(max_length=1000)] = ""
 ) -> Response:
     """The street plan as GeoJSON."""
     return await services.streets.answer(
@@ -160,7 +160,9 @@ async def state(services: S) -> Response:
 @router.get("/latest/{kind}")
 async def latest(
     kind: PathId, services: S, columns: Annotated[str, Query(max_length=2000)] = "",
-    cabinet: Annotated[str, Query(description="Of this cabinet alone.")] = "",
+    cabinet: Annotated[
+        str, Query(description="Of this cabinet alone.", max_length=200)
+    ] = "",
 ) -> Response:  # fmt: skip
     """The last reading of every device of a kind, in columns: one compact call.
 
@@ -205,8 +207,8 @@ async def _ticks(live: Live) -> AsyncIterator[bytes]:
         yield tick.event
 
 
-@router.get("/controllers")
-async def controllers(services: S) -> list[dict[str, Any]]:
+@router.get("/controllers", response_model=list[dict[str, Any]])
+async def controllers(services: S) -> Response:
     """Every controller: whether it is there, how old its data is, what it carries out."""
     now = services.now_ms()
     found = []
@@ -228,7 +230,7 @@ async def controllers(services: S) -> list[dict[str, Any]]:
                 "status": msgspec.to_builtins(known.status) if known.status else None,
             }
         )
-    return found
+    return await encoded(found)
 
 
 @router.get("/roads")

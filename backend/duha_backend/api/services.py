@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Query, Request
+import msgspec
+from fastapi import Depends, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from duha_backend import backups
@@ -173,6 +174,12 @@ async def record(
             source=who.source, **more,
         )
     )  # fmt: skip
+
+
+async def encoded(found: Any) -> Response:
+    """JSON of what may be large, made away from the event loop; NaN is null."""
+    body = await asyncio.to_thread(msgspec.json.encode, found)
+    return Response(body, media_type="application/json")
 
 
 def to_ms(moment: dt.datetime) -> int:

@@ -21,6 +21,7 @@ from duha_backend.api.services import (
     S,
     Services,
     Who,
+    encoded,
     iso,
     needs,
     record,
@@ -64,12 +65,13 @@ async def assets_csv(services: S) -> Response:
     return Response(text, media_type="text/csv; charset=utf-8")
 
 
-@router.get("/assets.geojson")
-async def assets_geojson(services: S) -> dict[str, Any]:
+@router.get("/assets.geojson", response_model=dict[str, Any])
+async def assets_geojson(services: S) -> Response:
     """All assets and streets as GeoJSON, in the form that an import takes."""
     found = await asyncio.to_thread(services.registry.assets)
     streets = await asyncio.to_thread(services.registry.streets)
-    return files.to_geojson(found, streets)
+    made = await asyncio.to_thread(files.to_geojson, found, streets)
+    return await encoded(made)
 
 
 @router.post("/assets/import", dependencies=[needs("engineer")])
@@ -141,7 +143,7 @@ async def replay(body: ReplayIn, services: S, who: Who) -> dict[str, Any]:
 
 @router.get("/audit")
 async def audit(
-    services: S, cursor: int | None = None, limit: Limit = 100
+    services: S, cursor: Number | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
     """Who did what, newest first."""
     rows = await asyncio.to_thread(services.registry.audit_page, cursor, limit + 1)
