@@ -12,6 +12,8 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from duha_sim.sewer import sewer
+
 STREAMS = ("/api/v1/events",)
 """Answers that do not end by themselves; they are asked for elsewhere."""
 
@@ -153,7 +155,9 @@ def cases(
     for turn in itertools.count():
         chance.shuffle(calls)
         for method, path in calls:
-            yield maker.case(method, path, plain=turn == 0)
+            # What is there stays for a while, so that the others find it.
+            if method != "delete" or turn % 8 == 7:
+                yield maker.case(method, path, plain=turn == 0)
 
 
 class _Maker:
@@ -273,25 +277,22 @@ class _Maker:
         return make(schema, name, path) if make else None
 
     def _real(self, name: str, path: str, schema: dict[str, Any]) -> Any:
-        if (
-            schema.get("type") not in ("string", None)
-            or "enum" in schema
-            or "format" in schema
-        ):
+        if schema.get("type") != "string" or {"enum", "const", "format"} & set(schema):
             return None
-        before = (
-            path.split("/{" + name + "}", maxsplit=1)[0].rsplit("/", 1)[-1]
-            if name
-            else ""
+        placed = "{" + name + "}"
+        before = path.split(f"/{placed}", maxsplit=1)[0].rsplit("/", 1)[-1]
+        keys = (
+            [before] if placed in path and name in ("name", "device", "target") else []
         )
-        for key in (before if "{" + name + "}" in path else name, name, f"{name}s"):
-            if self._ids.get(key) and (
-                schema.get("type") == "string" or "anyOf" not in schema
-            ):
+        for key in (*keys, name, f"{name}s"):
+            if self._ids.get(key):
                 return self._chance.choice(self._ids[key])
         return None
 
     def _object(self, schema: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+        if set(schema.get("properties", ())) == {"kind", "id"}:
+            kind, thing = self._chance.choice(self._ids["targets"]).split(" ")
+            return {"kind": kind, "id": thing}
         needed = schema.get("required", ())
         made = {
             key: self.value(each, key, path)
@@ -323,10 +324,9 @@ class _Maker:
 
     def _number(self, schema: dict[str, Any], _: str, __: str) -> float:
         low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
-        high = schema.get(
-            "maximum", schema.get("exclusiveMaximum", max(low, 0) * 2 + 100)
-        )
-        return round(self._chance.uniform(low, high), 3) or 1
+        high = schema.get("maximum", schema.get("exclusiveMaximum", low + 100))
+        low = max(low, 0)
+        return round(self._chance.uniform(low, min(high, low + 100)), 3) or 1
 
     def _integer(self, schema: dict[str, Any], name: str, path: str) -> int:
         low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
@@ -405,6 +405,7 @@ def furnish(ask: Ask) -> dict[str, list[str]]:
     for path, body in _DOCUMENTS.items():
         ask("PUT", f"/{path}", body)
     target = {"kind": "city", "id": ""}
+    ask("PUT", "/assignments/*", {"calendar": "city"})
     override = ask("POST", "/overrides", {"target": target, "level": 50, "minutes": 60})
     items = ask("GET", "/assets", None)["items"]
     of_kind: dict[str, list[str]] = {}
@@ -413,13 +414,34 @@ def furnish(ask: Ask) -> dict[str, list[str]]:
     lamps, cabinets, gauges = (
         of_kind.get(kind, [])[:5] for kind in ("luminaire", "cabinet", "rain_gauge")
     )
+    ask(
+        "PUT",
+        "/models/sewer",
+        {"name": "Sewer", "inp": sewer(5, gauges[:1]), "running": False},
+    )
+    watch = {
+        "name": "Overflow",
+        "model": "sewer",
+        "object": "OVERFLOW",
+        "stages": [0.8, 1.2],
+    }
+    ask("PUT", "/watches/overflow", watch)
+    study = {
+        "name": "Both",
+        "models": ["sewer"],
+        "design": [{"table": "city", "minutes": 10}],
+        "tail_h": 0,
+    }
+    made = ask("POST", "/studies", study)
     ids = {path.split("/")[0]: [path.split("/")[1]] for path in _DOCUMENTS}
     return ids | {
         "luminaires": lamps, "cabinets": cabinets, "cabinet": cabinets, "gauge": gauges, "gauges": gauges,
         "overrides": [override["id"]], "device": lamps + gauges, "members": lamps, "controller": cabinets,
         "target": ["*", *lamps[:1], *cabinets[:1]], "assignments": ["*", *lamps[:1]], "id": lamps + cabinets,
-        "kind": ["luminaire", "rain_gauge", "meter", "rain", "catchment"], "programme": ["evening"],
+        "kind": ["luminaire", "rain_gauge", "meter", "rain", "luminaire", "roof"],
+        "targets": ["city ", *(f"luminaire {name}" for name in lamps), *(f"cabinet {name}" for name in cabinets)], "programme": ["evening"],
         "quantities": ["power_w", "level_actual_pct,power_w"], "default": ["evening"], "calendar": ["city"],
-        "table": ["city"], "model": ["unknown"], "models": ["unknown"], "thing": lamps, "object": lamps,
-        "only": cabinets, "zone": ["Europe/Prague"],
+        "table": ["city"], "model": ["sewer", "unknown"], "models": ["sewer"], "watches": ["overflow"],
+        "runs": [made["id"]], "studies": [made["id"]], "thing": lamps, "object": lamps,
+        "only": cabinets, "inp": [sewer(5, gauges[:1])], "zone": ["Europe/Prague"],
     }  # fmt: skip

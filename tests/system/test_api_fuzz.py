@@ -1,11 +1,13 @@
 """Requests that nobody would send, of every role: no answer is an error of the API's own."""
 
+import asyncio
 import http.client
 import itertools
 import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -13,7 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duha_backend.assets import parse
+from duha_backend.duck import DuckReadings
 from duha_backend.registry import Registry
+from duha_backend.validate import Columns, Examined
+from duha_contract.messages import Batch
+from duha_contract.quantities import KINDS
 from duha_sim.streets import generate, geojson
 from tests import servers
 from tests.api_cases import STREAMS, cases, furnish
@@ -72,6 +78,22 @@ class City:
         return json.loads(self.send(None, "GET", "/api/openapi.json", {}, None)[2])
 
 
+async def fill(folder, assets):
+    """Two hours of readings of everything."""
+    store = DuckReadings(folder / "readings.duckdb")
+    now = round(time.time() * 1000) // 60_000 * 60_000
+    times = list(range(now - 120 * 60_000, now, 60_000))
+    for number, asset in enumerate(assets):
+        names = [quantity.name for quantity in KINDS.get(asset.kind, ())]
+        values = {name: [1.0 + number] * len(times) for name in names}
+        whose = {"device": [asset.id] * len(times), "ts": times, "quality": ["good"] * len(times)}  # fmt: skip
+        batch = Batch(1, "boot", asset.id, 1, "trusted")
+        table = Columns.of(asset.kind, whose | values)
+        if names:
+            await store.write([Examined(asset.cabinet or "RVO-001", batch, [table])], now)  # fmt: skip
+    await store.close()
+
+
 @pytest.fixture
 def city(running):
     yield running
@@ -84,6 +106,7 @@ def running(tmp_path_factory):
     registry = Registry.in_folder(folder)
     found = parse(json.dumps(geojson(generate(2, 5, 2))).encode())
     registry.put_assets(found.assets, found.streets)
+    asyncio.run(fill(folder, found.assets))
     tokens = {role: registry.new_token(role, role=role) for role in ROLES if role}
     registry.close()
     port = servers.free_port()
