@@ -87,7 +87,7 @@ def _from_csv(text: str) -> Parsed:
     try:
         _take(parsed, enumerate(reader, 2), lambda row: row)
     except csv.Error as error:  # nothing behind it can be told apart
-        parsed.problems.append(Problem(reader.line_num, "", f"no CSV: {error}"))
+        parsed.problems.append(Problem(reader.line_num + 1, "", f"no CSV: {error}"))
     return parsed
 
 

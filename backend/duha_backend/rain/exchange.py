@@ -230,7 +230,9 @@ def from_csv(text: str) -> list[Series]:
             aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
             depth = _depth(float(row["rain_mm"].strip().replace(",", ".")))
             rows.setdefault(row["gauge"].strip(), []).append((_time(aware), depth))
-    except (*_WRONG, csv.Error) as error:
+    except csv.Error as error:
+        raise Invalid(f"row {reader.line_num + 1}: {error}") from None
+    except _WRONG as error:
         raise Invalid(f"row {reader.line_num}: {error}"[:500]) from None
     return [_series(gauge, found) for gauge, found in rows.items()]
 
