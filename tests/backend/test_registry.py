@@ -206,7 +206,7 @@ def test_what_detectors_have_said_is_forgotten_after_a_month(registry):
 
 def test_tokens_and_audit(registry):
     token = registry.new_token("eva", 5000, "operator")
-    assert registry.who(token, 4999) == User("eva", "operator")
+    assert registry.who(token, 4999) == User("eva", "operator", session=True)
     assert registry.who(token, 5000) is None
     registry.record(1, "eva", "override", "city", "why")
     registry.record(2, "eva", "cancel", "city", "")
