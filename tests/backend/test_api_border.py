@@ -18,6 +18,7 @@ from duha_backend.app import Backend, Settings
 from duha_backend.errors import Conflict, Invalid, StoreDown, TooLarge, TooMany
 from duha_backend.link import Broker
 from duha_contract.clock import Clock
+from duha_sim.sewer import sewer
 
 ROLES = ("viewer", "operator", "engineer", "admin")
 
@@ -253,6 +254,46 @@ async def test_a_session_is_no_token(border):
     session = answer.cookies["duha_session"]
     again = await border.ask("POST", "/session", None, json={"token": session})
     assert again.status_code == 401
+
+
+async def _stream(border, session):
+    """The statuses and bodies of a stream of events, as they come."""
+    sent: asyncio.Queue = asyncio.Queue()
+    here = asyncio.Event()
+
+    async def receive():
+        await here.wait()
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/api/v1/events", "raw_path": b"/api/v1/events", "query_string": b"",
+        "headers": [(b"cookie", f"duha_session={session}".encode())], "client": ("10.0.0.9", 1), "scheme": "http",
+        "server": ("city.example", 80), "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0", "spec_version": "2.3"},
+    }  # fmt: skip
+    task = asyncio.create_task(border.app(scope, receive, sent.put))
+    return task, sent, here
+
+
+async def test_event_streams_of_a_session_are_few_and_end_with_it(border, monkeypatch):
+    monkeypatch.setattr("duha_backend.api.border.ASK_AGAIN_S", 0.0)
+    registry, live = border.backend.registry, border.backend.live
+    session = registry.new_token("e", round(time.time() * 1000) + 60_000, "viewer")
+    streams = [await _stream(border, session) for _ in range(5)]
+    statuses = [(await sent.get())["status"] for _, sent, _ in streams]
+    assert sorted(statuses) == [200] * 4 + [429]
+    registry.drop_token(session)
+    await asyncio.sleep(0.01)
+    await live.tick(1000)
+    ended = await asyncio.wait_for(asyncio.gather(*(task for task, _, _ in streams)), 5)
+    assert ended == [None] * 5
+
+
+async def test_a_dry_run_that_starts_a_process_is_audited(border):
+    body = {"name": "M", "inp": sewer(2, ["SR-01"])}
+    answer = await border.ask("PUT", "/models/m?dry_run=true", json=body)
+    assert answer.status_code in (200, 422), answer.text
+    (line,) = (await border.ask("GET", "/audit")).json()["items"]
+    assert (line["action"], line["target"]) == ("try model", "m")
 
 
 # -- what comes back ---------------------------------------------------------------------

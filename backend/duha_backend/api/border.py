@@ -18,6 +18,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from duha_backend.api import bodies, problems
@@ -102,7 +103,7 @@ class Border:
 
         try:
             await self._pass(scope, receive, noting)
-        except ConnectionError:
+        except (ConnectionError, ClientDisconnect):
             pass  # who asked has gone
         except Exception as error:  # noqa: BLE001 - the last barrier before the server
             answer = problems.of(error)
@@ -216,6 +217,7 @@ class Border:
                 try:
                     await self._who(token, "")
                 except Forbidden:
+                    await send({"type": "http.response.body", "body": b""})
                     raise ConnectionError("signed out") from None
             await send(message)
 

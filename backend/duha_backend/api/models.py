@@ -92,6 +92,8 @@ async def put(
         body.running, body.horizon_h,
     )  # fmt: skip
     made.check()
+    if dry_run:  # it starts a process: that is written down, too
+        await record(services, who, "try model", name, f"{len(raw)} bytes")
     names = await validated(made.raw)
     gauges = [a for a in services.live.assets.values() if a.kind == "rain_gauge"]
     rain_field(made, names.gauges, gauges)
