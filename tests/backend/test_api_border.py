@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -11,11 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from duha_backend import backups
 from duha_backend.api import bodies
-from duha_backend.api.app import describe
+from duha_backend.api.app import SecurityHeaders, describe
+from duha_backend.api.border import Border
 from duha_backend.api.fields import Moment
 from duha_backend.api.limits import Buckets, Limits, Slots
 from duha_backend.app import Backend, Settings
-from duha_backend.errors import Conflict, Invalid, StoreDown, TooLarge, TooMany
+from duha_backend.errors import (
+    Conflict,
+    Invalid,
+    RegistryDown,
+    Slow,
+    StoreDown,
+    TooLarge,
+    TooMany,
+)
 from duha_backend.link import Broker
 from duha_contract.clock import Clock
 from duha_sim.sewer import sewer
@@ -118,7 +129,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(tmp_path):
     async def never():
         await asyncio.sleep(60)
 
-    with pytest.raises(bodies.Slow):
+    with pytest.raises(Slow):
         await bodies.whole(never, 100, 0.01)
     with pytest.raises(TooLarge):
         await bodies.whole(_coming(part(b"x" * 200)), 100, 1)
@@ -258,7 +269,7 @@ async def test_a_session_is_no_token(border):
 
 async def _stream(border, session):
     """The statuses and bodies of a stream of events, as they come."""
-    sent: asyncio.Queue = asyncio.Queue()
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     here = asyncio.Event()
 
     async def receive():
@@ -299,12 +310,22 @@ async def test_a_dry_run_that_starts_a_process_is_audited(border):
 # -- what comes back ---------------------------------------------------------------------
 
 
-async def test_an_error_that_was_not_foreseen_tells_a_number_only(border, caplog):
-    def fail(*_):
-        raise ZeroDivisionError("the inner life")
+async def behind(border, error):
+    """The answer where what is behind the border raises an error."""
 
-    border.backend.registry.assets = fail
-    answer = await border.ask("GET", "/assets.csv")
+    async def failing(scope, receive, send):
+        raise error
+
+    services = border.app.state.services
+    app = SecurityHeaders(Border(failing, services, Limits()))
+    transport = httpx.ASGITransport(app)
+    headers = {"Authorization": f"Bearer {border.tokens['viewer']}"}
+    async with httpx.AsyncClient(transport=transport, headers=headers) as client:
+        return await client.get("http://city.example/api/v1/city")
+
+
+async def test_an_error_that_was_not_foreseen_tells_a_number_only(border, caplog):
+    answer = await behind(border, ZeroDivisionError("the inner life"))
     problem = answer.json()
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
@@ -314,13 +335,12 @@ async def test_an_error_that_was_not_foreseen_tells_a_number_only(border, caplog
     assert "the inner life" in caplog.text
 
 
-async def test_a_store_that_is_down_says_when_to_come_again(border):
-    async def down(*_):
-        raise StoreDown("no room")
-
-    border.backend.readings.window = down
-    answer = await border.ask("GET", "/readings/luminaire/L1")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+@pytest.mark.parametrize(
+    ("error", "after_s"), [(StoreDown("no room", 7.2), "8"), (RegistryDown("away"), "1")]
+)  # fmt: skip
+async def test_what_is_down_says_when_to_come_again(border, error, after_s):
+    answer = await behind(border, error)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, after_s)
 
 
 async def test_answers_are_not_kept_by_browsers(border):
@@ -474,7 +494,7 @@ async def test_a_backup_that_failed_leaves_nothing_and_does_not_count(tmp_path):
     async def full(_):
         raise OSError(28, "No space left on device")
 
-    begun = backups.dt.datetime.now(backups.dt.UTC)
+    begun = dt.datetime.now(dt.UTC)
     with pytest.raises(StoreDown, match="No space left"):
         await backups.make(tmp_path, begun, (half, full))
     assert list(tmp_path.iterdir()) == []
@@ -492,7 +512,7 @@ async def test_where_there_is_nothing_to_copy_there_is_no_backup(tmp_path):
     async def none(_):
         return None
 
-    begun = backups.dt.datetime.now(backups.dt.UTC)
+    begun = dt.datetime.now(dt.UTC)
     with pytest.raises(Conflict, match="nothing to copy"):
         await backups.make(tmp_path, begun, (none,))
     assert list(tmp_path.iterdir()) == []

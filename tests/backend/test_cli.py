@@ -83,6 +83,7 @@ def test_what_answers_and_is_no_backend_is_said(tmp_path):
          "print(s.getsockname()[1], flush=True); c = s.accept()[0]; c.recv(9999); c.send(b'rubbish\\n'); c.close()"],
         stdout=subprocess.PIPE,
     ) as server:  # fmt: skip
+        assert server.stdout is not None
         port = int(server.stdout.readline())
         with pytest.raises(BackendError, match="rubbish"):
             asking.fetch(_options(f"http://127.0.0.1:{port}", tmp_path), "GET", "/")

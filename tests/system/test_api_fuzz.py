@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from duha_backend.assets import parse
 from duha_backend.duck import DuckReadings
-from duha_backend.registry import Registry
+from duha_backend.registry import Registry, Role
 from duha_backend.validate import Columns, Examined
 from duha_contract.messages import Batch
 from duha_contract.quantities import KINDS
@@ -27,7 +27,7 @@ from tests.api_cases import STREAMS, cases, furnish
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 CASES = int(os.environ.get("DUHA_TEST_API_CASES", "1500"))
-ROLES = ("engineer", "admin", "operator", "viewer", None)
+ROLES: tuple[Role | None, ...] = ("engineer", "admin", "operator", "viewer", None)
 
 
 class City:
@@ -126,7 +126,8 @@ def running(tmp_path_factory):
 
 def test_no_request_is_answered_with_an_error_of_ours(city):
     ids, document = furnish(city.ask), city.document()
-    codes, wrong = Counter(), []
+    codes: Counter[int] = Counter()
+    wrong = []
     asked = itertools.islice(cases(document, ids, 20), CASES)
     for case, role in zip(asked, itertools.cycle(ROLES), strict=False):
         status, headers, text = city.send(
