@@ -64,7 +64,7 @@ class Upload(NamedTuple):
 UPLOADS = (
     Upload(re.compile(rf"{PREFIX}/assets/import"), 256 << 20, "engineer", True),
     Upload(re.compile(rf"{PREFIX}/rain/import"), 96 << 20, "engineer", True),
-    Upload(re.compile(rf"{PREFIX}/models/[^/]+"), 32 << 20, "engineer", False),
+    Upload(re.compile(rf"{PREFIX}/models/[^/]+"), 16 << 20, "engineer", False),
     Upload(re.compile(rf"{PREFIX}/groups/[^/]+"), 8 << 20, "engineer", False),
 )
 

@@ -36,7 +36,7 @@ from duha_backend.runoff.watch import Watch
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 ENGINEER = [needs("engineer")]
-MOST_INPUT = 24 << 20
+MOST_INPUT = 12 << 20
 
 
 class PlaceIn(StrictBody):
