@@ -14,7 +14,7 @@
   - Slow         a body that does not come
   - Diverged     a model has lost its way
   - StoreDown    the readings store cannot do it now
-  - RegistryDown the registry's database cannot
+    - RegistryDown  the registry cannot
 """
 
 from typing import Any
@@ -78,34 +78,6 @@ class Forbidden(BackendError):  # noqa: N818
     status = 401
 
 
-class Diverged(BackendError):  # noqa: N818
-    """A model gives no numbers any more, or not those of the rain it was given."""
-
-    status = 422
-
-
-class StoreDown(BackendError):  # noqa: N818
-    """The readings store cannot be reached, or cannot do it now.
-
-    Parameters
-    ----------
-    after_s : float
-        How long to wait before the next attempt [s].
-    """
-
-    status = 503
-
-    def __init__(self, message: str, after_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.after_s = after_s
-
-
-class RegistryDown(BackendError):  # noqa: N818
-    """The registry's database cannot be reached, or cannot do it now."""
-
-    status = 503
-
-
 class TooMany(BackendError):  # noqa: N818
     """Who asks takes more than a share.
 
@@ -141,3 +113,29 @@ class BadRequest(BackendError):  # noqa: N818
     """A request whose address cannot be read."""
 
     status = 400
+
+
+class Diverged(BackendError):  # noqa: N818
+    """A model gives no numbers any more, or not those of the rain it was given."""
+
+    status = 422
+
+
+class StoreDown(BackendError):  # noqa: N818
+    """The readings store cannot be reached, or cannot do it now.
+
+    Parameters
+    ----------
+    after_s : float
+        How long to wait before the next attempt [s].
+    """
+
+    status = 503
+
+    def __init__(self, message: str, after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class RegistryDown(StoreDown):
+    """The registry's database does not answer, or cannot do it now."""

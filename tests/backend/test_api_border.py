@@ -394,12 +394,17 @@ def test_a_time_is_in_utc_with_or_without_a_zone():
     assert naive.isoformat() == zoned.isoformat() == "2026-06-01T12:00:00+00:00"
 
 
-async def test_maintenance_of_a_gauge_with_and_without_a_zone(border):
-    body = {"maintenance": [{"start": "2026-06-01T10:00:00", "end": "2026-06-01T13:00:00+02:00"}]}  # fmt: skip
-    answer = await border.ask("PUT", "/gauges/SR-01", json=body)
+async def test_maintenance_of_a_gauge_says_of_which_zone_its_times_are(border):
+    spell = {"start": "2026-06-01T10:00:00Z", "end": "2026-06-01T13:00:00+02:00"}
+    answer = await border.ask("PUT", "/gauges/SR-01", json={"maintenance": [spell]})
     assert answer.status_code == 200, answer.text
-    (spell,) = answer.json()["maintenance"]
-    assert (spell["start"], spell["end"]) == ("2026-06-01T10:00:00Z", "2026-06-01T11:00:00Z")  # fmt: skip
+    (found,) = answer.json()["maintenance"]
+    assert found["end"] == "2026-06-01T11:00:00Z"
+    for name in spell:
+        bad = {"maintenance": [spell | {name: "2026-06-01T10:30:00"}]}
+        answer = await border.ask("PUT", "/gauges/SR-01", json=bad)
+        assert answer.status_code == 422
+        assert "zone" in answer.json()["detail"]
 
 
 def _unbounded(document, schema, where, *, text, seen=()):

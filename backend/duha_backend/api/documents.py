@@ -19,12 +19,12 @@ from duha_backend.api.fields import (
     Day,
     Finite,
     Id,
-    Moment,
     PathId,
     Points,
     Size,
     StrictBody,
     Text,
+    ZonedMoment,
     storable,
 )
 from duha_backend.api.masks import MASK, masked, without_secrets
@@ -270,8 +270,8 @@ class CalibrationIn(StrictBody):
 class SpellIn(StrictBody):
     """Somebody works on a gauge."""
 
-    start: Moment
-    end: Moment
+    start: ZonedMoment
+    end: ZonedMoment
     why: str = ""
 
 

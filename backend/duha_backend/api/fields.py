@@ -5,7 +5,14 @@ import re
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+)
 
 EARLIEST = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
@@ -57,6 +64,18 @@ def _named(name: str) -> str:
 
 Moment = Annotated[dt.datetime, AfterValidator(_in_utc)]
 """A time from 2000 to 2100, in UTC; one without a zone is UTC."""
+
+
+def _zoned(given: object) -> object:
+    """Refuse a time that does not say of which zone it is."""
+    moment = TypeAdapter(dt.datetime).validate_python(given)
+    if moment.tzinfo is None:
+        raise ValueError("a time with its zone, e.g. 12:00Z")
+    return moment
+
+
+ZonedMoment = Annotated[Moment, BeforeValidator(_zoned)]
+"""A moment that says of which zone it is: people write it from a clock on the wall."""
 Day = Annotated[dt.date, Field(ge=EARLIEST.date(), le=LATEST.date())]
 """A date from 2000 to 2100."""
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID), AfterValidator(_named)]
