@@ -18,7 +18,7 @@ from duha_backend.alarms.deliver import Mail
 from duha_backend.alarms.office import Office
 from duha_backend.api.app import make_app
 from duha_backend.api.limits import Limits
-from duha_backend.api.server import make_server, quiet
+from duha_backend.api.server import configured, quiet
 from duha_backend.api.services import Services
 from duha_backend.books import Books
 from duha_backend.control import Control
@@ -159,7 +159,7 @@ class Backend:
             self.readings, self.registry, self.live, self.control.desk
         )
         self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
-        self.server = self._http()
+        self._config = self._http()
 
     def _check(self) -> None:
         """Say at once what cannot work together."""
@@ -202,18 +202,19 @@ class Backend:
             await self.readings.close()
 
     async def _serve(self, listening: socket.socket) -> None:
+        server = uvicorn.Server(self._config)
         # Uvicorn's own signal handlers would take Ctrl-C from the task group.
-        self.server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
         quiet(asyncio.get_running_loop())
         port = listening.getsockname()[1]
         what = "page and API" if "api" in self.settings.roles else "figures"
         log.info("%s: http://%s:%d/", what, self.settings.host, port)
         try:
-            await self.server.serve(sockets=[listening])
+            await server.serve(sockets=[listening])
         except asyncio.CancelledError:
             # Cancelled or not, connections are closed; a stream gets a second to end.
-            if self.server.started:
-                await self.server.shutdown(sockets=[listening])
+            if server.started:
+                await server.shutdown(sockets=[listening])
             raise
 
     async def _tick(self) -> None:
@@ -258,7 +259,7 @@ class Backend:
                 except SQLAlchemyError as error:
                     log.warning("keeper: %s", str(error).splitlines()[0])
 
-    def _http(self) -> uvicorn.Server:
+    def _http(self) -> uvicorn.Config:
         services = Services(
             registry=self.registry,
             readings=self.readings,
@@ -281,7 +282,7 @@ class Backend:
         )
         limits = self.settings.limits
         app = make_app(services, whole="api" in self.settings.roles, limits=limits)
-        return make_server(app, limits)
+        return configured(app, limits)
 
     async def _restore(self) -> None:
         """Know at once what was known before the restart."""

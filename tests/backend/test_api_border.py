@@ -40,7 +40,7 @@ class Bordered:
 
     def __init__(self, backend):
         self.backend = backend
-        self.app = backend.server.config.app
+        self.app = backend._config.app
         self.tokens = {
             role: backend.registry.new_token(role, role=role) for role in ROLES
         }

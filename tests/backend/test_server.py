@@ -8,9 +8,10 @@ import socket
 import time
 
 import pytest
+import uvicorn
 
 from duha_backend.api.limits import Limits
-from duha_backend.api.server import make_server, quiet
+from duha_backend.api.server import configured, quiet
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -30,7 +31,7 @@ async def serving(**limits):
     """A server with its own limits, and how to connect to it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        server = make_server(answering, Limits(**limits))
+        server = uvicorn.Server(configured(answering, Limits(**limits)))
         setattr(server, "capture_signals", contextlib.nullcontext)  # noqa: B010 - pytest's signals stay
         running = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:
@@ -145,7 +146,7 @@ def test_a_process_may_open_as_many_files_as_the_system_lets_it():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
-        make_server(answering)
+        configured(answering)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -32,12 +32,12 @@ _MOST_DISCARDED = 8 << 20
 _LOG_EVERY_S = 10.0
 
 
-def make_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
-    """The server of an application, within limits."""
+def configured(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Config:
+    """How an application is served, within limits."""
     limits = limits or Limits()
     waiting = Waiting(limits, _raise_files())
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=type("Http", (BoundedHttp,), {"limits": limits, "waiting": waiting}),
         ws="none",
@@ -50,7 +50,6 @@ def make_server(app: ASGIApp, limits: Limits | None = None) -> uvicorn.Server:
         limit_concurrency=2 * limits.connections,
         timeout_graceful_shutdown=1,
     )
-    return uvicorn.Server(config)
 
 
 def _raise_files() -> int:
