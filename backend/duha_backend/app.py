@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,8 @@ from duha_backend.alarms.deliver import Mail
 from duha_backend.alarms.office import Office
 from duha_backend.alarms.parts import Parts
 from duha_backend.api.app import make_app
+from duha_backend.api.limits import Limits
+from duha_backend.api.server import configured, quiet
 from duha_backend.api.services import Services
 from duha_backend.books import Books
 from duha_backend.control import Control
@@ -78,6 +80,8 @@ class Settings:
         Files or addresses of others' rain.
     grafana : str
         Address of the Grafana that the page links to; empty for none.
+    limits : Limits
+        What those who ask over HTTP may take.
     port : int or None
         Where page and API, or the figures of a worker, are served; None for nowhere.
     """
@@ -98,6 +102,7 @@ class Settings:
     scheduler: str = ""
     external_rain: tuple[str, ...] = ()
     grafana: str = ""
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def alone(self) -> bool:
@@ -287,6 +292,7 @@ class Backend:
         server = uvicorn.Server(self._config)
         # Uvicorn's own signal handlers would take Ctrl-C from the supervisor.
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+        quiet(asyncio.get_running_loop())
         port = listening.getsockname()[1]
         what = "page and API" if "api" in self.settings.roles else "figures"
         log.info("%s: http://%s:%d/", what, self.settings.host, port)
@@ -374,13 +380,9 @@ class Backend:
             grafana=self.settings.grafana,
             parts=self.supervisor,
         )
-        return uvicorn.Config(
-            make_app(services, whole="api" in self.settings.roles),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
+        limits = self.settings.limits
+        app = make_app(services, whole="api" in self.settings.roles, limits=limits)
+        return configured(app, limits)
 
     async def _restore(self) -> None:
         """Know at once what was known before the restart, if the store answers soon."""

@@ -1,6 +1,7 @@
 """Asking a running backend from the command line: preview, explain, override, alarms."""
 
 import argparse
+import http.client
 import json
 import os
 import sys
@@ -185,10 +186,21 @@ def fetch(
             return raw
     except urllib.error.HTTPError as error:
         raise _problem(error) from None
+    except TimeoutError:
+        raise BackendError(f"{options.url}: no answer within {TIMEOUT_S:g} s") from None
     except urllib.error.URLError as error:
         raise BackendError(
-            f"{options.url}: {error.reason}; does the backend run?"
+            f"{options.url}: {_said(error.reason)}; does the backend run?"
         ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise BackendError(f"{options.url}: {_said(error)}") from None
+
+
+def _said(reason: object) -> str:
+    """What went wrong, in words; never nothing."""
+    if isinstance(reason, TimeoutError):
+        return f"no connection within {TIMEOUT_S:g} s"
+    return str(reason) or type(reason).__name__
 
 
 def _problem(error: urllib.error.HTTPError) -> BackendError:

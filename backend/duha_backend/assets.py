@@ -7,10 +7,12 @@ reason, so that a dry run shows what an import would do.
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from duha_backend.cells import plain_cells, text_of
 from duha_backend.lighting.inventory import Asset
 from duha_contract.topics import is_id
 
@@ -19,6 +21,8 @@ ASSET_KINDS = (
 )  # fmt: skip
 PHASES = ("", "L1", "L2", "L3")
 _NEEDED = ("id", "kind", "latitude", "longitude")
+LONGEST_TEXT = 200
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
 _TRUE = {"1", "true", "yes", "ano", "y", "a", ""}
 _FALSE = {"0", "false", "no", "ne", "n"}
 
@@ -58,7 +62,7 @@ def parse(raw: bytes, known_cabinets: Iterable[str] = ()) -> Parsed:
         Cabinets that are there already; others must be in the file.
     """
     text = _decoded(raw)
-    read = _from_geojson if text.lstrip().startswith("{") else _from_csv
+    read = _from_geojson if text.lstrip().startswith(("{", "[")) else _from_csv
     return _checked(read(text), set(known_cabinets))
 
 
@@ -74,14 +78,21 @@ def _from_csv(text: str) -> Parsed:
     header = text.split("\n", 1)[0]
     separator = max(";,\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=separator)
-    names = [name.strip().lower() for name in reader.fieldnames or ()]
+    try:
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        parsed.problems.append(Problem(1, "", f"no CSV: {error}"))
+        return parsed
     reader.fieldnames = names
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         reason = f"the header lacks {', '.join(missing)}; it has {', '.join(names)}"
         parsed.problems.append(Problem(1, "", reason))
         return parsed
-    _take(parsed, enumerate(reader, 2), lambda row: row)
+    try:
+        _take(parsed, enumerate(reader, 2), lambda row: row)
+    except csv.Error as error:  # nothing behind it can be told apart
+        parsed.problems.append(Problem(reader.line_num + 1, "", f"no CSV: {error}"))
     return parsed
 
 
@@ -89,13 +100,15 @@ def _from_geojson(text: str) -> Parsed:
     parsed = Parsed()
     try:
         features = json.loads(text)["features"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         parsed.problems.append(Problem(1, "", f"no FeatureCollection: {error}"))
+        return parsed
+    if not isinstance(features, list):
+        parsed.problems.append(Problem(1, "", "`features` is no list"))
         return parsed
     places = []
     for number, feature in enumerate(features, 1):
-        kind = ((feature or {}).get("properties") or {}).get("kind")
-        if kind == "street":
+        if _part(feature, "properties").get("kind") == "street":
             _take_street(parsed, number, feature)
         else:
             places.append((number, feature))
@@ -103,16 +116,22 @@ def _from_geojson(text: str) -> Parsed:
     return parsed
 
 
-def _flat(feature: Mapping[str, Any]) -> dict[str, Any]:
+def _part(feature: object, name: str) -> dict[str, Any]:
+    """An object within a feature; empty where there is none."""
+    found = feature.get(name) if isinstance(feature, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _flat(feature: object) -> dict[str, Any]:
     """A point feature as the row that CSV would have."""
-    if not isinstance(feature, Mapping):
-        raise TypeError(f"{feature!r} is no feature with a geometry")
-    geometry = feature.get("geometry") or {}
+    if not isinstance(feature, dict):
+        raise TypeError("no feature with a geometry")
+    geometry = _part(feature, "geometry")
     if geometry.get("type") != "Point":
         raise ValueError(f"the geometry is a {geometry.get('type')}, not a Point")
     longitude, latitude, *_ = geometry["coordinates"]
     return {
-        **(feature.get("properties") or {}),
+        **_part(feature, "properties"),
         "longitude": longitude,
         "latitude": latitude,
     }
@@ -131,8 +150,14 @@ def _take(
             row = form(raw)
             name = str(row.get("id") or "").strip()
             asset = _asset(row, shared)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            parsed.problems.append(Problem(number, name, str(error)))
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+        ) as error:
+            parsed.problems.append(Problem(number, name[:64], str(error)[:300]))
             continue
         if asset.id in seen:
             reason = f"row {seen[asset.id]} has this id already"
@@ -153,7 +178,9 @@ def _asset(row: Mapping[str, Any], shared: dict[str, str]) -> Asset:
     """
 
     def text(name: str) -> str:
-        found = str(row.get(name) or "").strip()
+        found = text_of(str(row.get(name) or "").strip())
+        if len(found) > LONGEST_TEXT or _UNFIT.search(found):
+            raise ValueError(f"{name} is longer than {LONGEST_TEXT}, or holds a NUL")
         return shared.setdefault(found, found)  # streets and cabinets repeat a lot
 
     if not is_id(text("id")):
@@ -202,16 +229,27 @@ def _flag(value: object) -> bool:
     raise ValueError(f"networked {value!r} is neither yes nor no")
 
 
-def _take_street(parsed: Parsed, number: int, feature: Mapping[str, Any]) -> None:
-    properties = feature["properties"]
+def _take_street(parsed: Parsed, number: int, feature: object) -> None:
+    properties = _part(feature, "properties")
     name = str(properties.get("name", ""))
     try:
-        line = [[float(x), float(y)] for x, y, *_ in feature["geometry"]["coordinates"]]
-    except (TypeError, ValueError, KeyError) as error:
-        parsed.problems.append(Problem(number, name, f"street without a line: {error}"))
+        line = _line(name, _part(feature, "geometry"))
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        reason = f"street without a line: {error}"
+        parsed.problems.append(Problem(number, name[:LONGEST_TEXT], reason))
         return
     main = bool(properties.get("main", False))
     parsed.streets.append({"name": name, "main": main, "line": line})
+
+
+def _line(name: str, geometry: Mapping[str, Any]) -> list[list[float]]:
+    """The line of a street; raises ValueError for what is none."""
+    if len(name) > LONGEST_TEXT or _UNFIT.search(name):
+        raise ValueError(f"its name is longer than {LONGEST_TEXT}, or holds a NUL")
+    line = [[float(x), float(y)] for x, y, *_ in geometry["coordinates"]]
+    if not all(abs(x) <= 180 and abs(y) <= 90 for x, y in line):
+        raise ValueError("a point of it is nowhere on Earth")
+    return line
 
 
 def _checked(parsed: Parsed, cabinets: set[str]) -> Parsed:
@@ -238,7 +276,8 @@ def to_csv(assets: Iterable[Asset]) -> str:
     writer.writerow(Asset._fields)
     for asset in assets:
         networked = "yes" if asset.networked else "no"
-        writer.writerow(asset._replace(networked=networked))  # type: ignore[arg-type]
+        row = asset._replace(networked=networked)  # type: ignore[arg-type]
+        writer.writerow(plain_cells(row))
     return out.getvalue()
 
 

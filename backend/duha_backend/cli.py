@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from duha_backend import asking, logs
 from duha_backend.drainage import commands as drainage
-from duha_backend.errors import BackendError, RegistryDown
+from duha_backend.errors import BackendError, Invalid, RegistryDown
 from duha_backend.grafana import commands as grafana
 
 if TYPE_CHECKING:
@@ -44,8 +44,14 @@ def main(arguments: list[str]) -> int:
     except Fatal as error:
         print(error, file=sys.stderr)
     except OSError as error:
-        print(f"{error.strerror}: {error.filename or ''}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
     return 2
+
+
+def _told(error: OSError) -> str:
+    """What an error of the system says: there is always something."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}: {error.filename}" if error.filename else said
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +65,18 @@ def _parser() -> argparse.ArgumentParser:
         help="what this process does; apart they need --registry and --influx",
     )
     run.add_argument("--host", default="127.0.0.1", help="where page and API listen")
-    run.add_argument("--port", type=int, default=None, help="8470; a worker has none")
+    run.add_argument(
+        "--port", type=_port, default=None,
+        help="8470; a worker has none; 0 takes a free one and says which",
+    )  # fmt: skip
+    run.add_argument(
+        "--trusted-proxy", action="append", default=[], metavar="ADDRESS",
+        help="reverse proxy whose X-Forwarded-For is believed; again for more",
+    )  # fmt: skip
+    run.add_argument(
+        "--requests-per-s", type=_positive, default=50.0, metavar="N",
+        help="how often one session or token may ask, on average (50)",
+    )  # fmt: skip
     run.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT")
     run.add_argument("--broker-user", default=None)
     run.add_argument("--broker-password-file", type=Path, default=None)
@@ -119,11 +136,40 @@ def _parser() -> argparse.ArgumentParser:
     _influx_options(init)
     broker = commands.add_parser("broker", help="run the embedded MQTT broker")
     broker.add_argument("--host", default="127.0.0.1")
-    broker.add_argument("--port", type=int, default=1883)
+    broker.add_argument("--port", type=_port, default=1883)
     asking.add_commands(commands)
     drainage.add_commands(commands, asking.connected)
     grafana.add_commands(commands)
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1,000,000")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
+    return value
+
+
+def _address(text: str, usual_port: int) -> tuple[str, int]:
+    """Host and port of ``HOST``, ``HOST:PORT``, ``:PORT`` or ``[IPV6]:PORT``.
+
+    Raises
+    ------
+    Invalid
+        The port is none.
+    """
+    bare = text.endswith("]") or (text.count(":") != 1 and not text.startswith("["))
+    host, _, port = (text, "", "") if bare else text.rpartition(":")
+    if port and not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise Invalid(f"{text!r} has no port from 1 to 65535 behind its colon")
+    return host.strip("[]") or "127.0.0.1", int(port or usual_port)
 
 
 def _mail_options(parser: argparse.ArgumentParser) -> None:
@@ -203,11 +249,11 @@ def _mail(options: argparse.Namespace) -> "Mail | None":
 
     if not options.smtp:
         return None
-    host, _, port = options.smtp.rpartition(":")
+    host, port = _address(options.smtp, 587)
     file = options.smtp_password_file
     return Mail(
-        host or options.smtp,
-        int(port) if host else 587,
+        host,
+        port,
         options.smtp_from,
         options.smtp_user,
         file.read_text("utf-8").strip() if file else "",
@@ -236,27 +282,25 @@ def _registry(options: argparse.Namespace) -> "Registry":
 
 
 def _run(options: argparse.Namespace) -> int:
+    from duha_backend.api.limits import Limits
     from duha_backend.app import ROLES, Backend, Settings
     from duha_backend.link import Broker
 
-    host, _, port = options.broker.rpartition(":")
-    latitude, _, longitude = options.place.partition(",")
+    host, port = _address(options.broker, 1883)
     password_file = options.broker_password_file
     settings = Settings(
         data=options.data,
         broker=Broker(
-            host or "127.0.0.1",
-            int(port),
+            host,
+            port,
             options.broker_user,
             password_file.read_text("utf-8").strip() if password_file else None,
         ),
         city=options.city,
         name=options.name,
-        place=Place(float(latitude), float(longitude), options.zone),
+        place=_place(options.place, options.zone),
         host=options.host,
-        port=options.port
-        if options.port or options.role in ("ingest", "control", "runoff")
-        else 8470,
+        port=8470 if options.port is None and _serves(options) else options.port,
         roles=frozenset(ROLES if options.role == "all" else (options.role,)),
         registry=_registry_url(options),
         influx=_influx(options),
@@ -265,6 +309,11 @@ def _run(options: argparse.Namespace) -> int:
         scheduler=options.scheduler,
         external_rain=tuple(options.external_rain),
         grafana=options.grafana_url,
+        limits=Limits(
+            requests_per_s=options.requests_per_s,
+            burst=10 * options.requests_per_s,
+            trusted_proxies=tuple(options.trusted_proxy),
+        ),
         memory_mib=options.memory_mib or (128 if options.role == "ingest" else 256),
     )
     clock = Clock(time.time, Timeline.parse(os.environ.get(TIMELINE_VARIABLE, "")))
@@ -297,6 +346,28 @@ async def _patiently(make: "Callable[[], Backend]") -> "Backend":
             log.warning("%s; again in %.0f s", error, pause)
         await asyncio.sleep(pause)
         pause = min(LONGEST_PAUSE_S, pause * 2)
+
+
+def _place(text: str, zone: str) -> Place:
+    """Where the city is.
+
+    Raises
+    ------
+    Invalid
+        It is nowhere.
+    """
+    try:
+        latitude, longitude = (float(part) for part in text.split(","))
+    except ValueError:
+        raise Invalid(f"--place {text!r} is no LAT,LON") from None
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        raise Invalid(f"--place {text!r} is nowhere on Earth")
+    return Place(latitude, longitude, zone)
+
+
+def _serves(options: argparse.Namespace) -> bool:
+    """Whether a process has page and API."""
+    return options.role in ("all", "api")
 
 
 def _show_token(token: str) -> None:

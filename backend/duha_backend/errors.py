@@ -8,6 +8,10 @@
   - Refused      a calendar that would leave streets dark
   - Forbidden    no token, or a wrong one
   - NotAllowed   a role that may not do this
+  - TooMany      requests, exports or streams of one asker
+  - BadRequest   an address that cannot be read
+  - TooLarge     a body
+  - Slow         a body that does not come
   - Diverged     a model has lost its way
   - StoreDown    the readings store cannot do it now
     - RegistryDown  the registry cannot
@@ -72,6 +76,43 @@ class Forbidden(BackendError):  # noqa: N818
     """No token, or a wrong one."""
 
     status = 401
+
+
+class TooMany(BackendError):  # noqa: N818
+    """Who asks takes more than a share.
+
+    Parameters
+    ----------
+    after_s : float
+        When to ask again [s].
+    """
+
+    status = 429
+
+    def __init__(self, message: str, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class TooLarge(BackendError):  # noqa: N818
+    """A body with more bytes than are taken."""
+
+    status = 413
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a body of this call has {most} bytes at most")
+
+
+class Slow(BackendError):  # noqa: N818
+    """A body that does not come."""
+
+    status = 408
+
+
+class BadRequest(BackendError):  # noqa: N818
+    """A request whose address cannot be read."""
+
+    status = 400
 
 
 class Diverged(BackendError):  # noqa: N818

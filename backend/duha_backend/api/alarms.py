@@ -2,14 +2,14 @@
 
 import asyncio
 import csv
-import datetime as dt
 import io
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from duha_backend.alarms.kinds import KINDS, Severity
+from duha_backend.api.fields import Moment, Number, StrictBody
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -21,10 +21,12 @@ from duha_backend.api.services import (
     record,
     to_ms,
 )
+from duha_backend.cells import plain_cell
 from duha_backend.errors import Invalid
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 OPERATOR = [needs("operator")]
+Shown = Annotated[str | None, Query(max_length=200)]
 _TIMES = ("raised", "cleared", "acknowledged", "shelved_until")
 _ORDER = (
     "id", "severity", "code", "object", "cabinet", "street", "pole", "asset_id",
@@ -33,11 +35,10 @@ _ORDER = (
 )  # fmt: skip
 
 
-class IdsIn(BaseModel):
+class IdsIn(StrictBody):
     """Which alarms."""
 
-    model_config = ConfigDict(extra="forbid")
-    ids: list[int] = Field(min_length=1, max_length=10_000)
+    ids: list[Number] = Field(min_length=1, max_length=10_000)
 
 
 class SeenIn(IdsIn):
@@ -49,8 +50,8 @@ class SeenIn(IdsIn):
 class ShelveIn(IdsIn):
     """Until when, and why: one of `until` and `hours`."""
 
-    until: dt.datetime | None = None
-    hours: float | None = Field(None, gt=0, examples=[48])
+    until: Moment | None = None
+    hours: float | None = Field(None, gt=0, le=24 * 366, examples=[48])
     reason: str = Field(min_length=1, max_length=200, examples=["waiting for a driver"])
 
 
@@ -65,10 +66,10 @@ async def alarms(
     services: S,
     everything: bool = False,
     shelved: bool = False,
-    cabinet: str | None = None,
-    thing: Annotated[str | None, Query(alias="object")] = None,
+    cabinet: Shown = None,
+    thing: Annotated[Shown, Query(alias="object")] = None,
     severity: Severity | None = None,
-    cursor: int | None = None,
+    cursor: Number | None = None,
     limit: Limit = 500,
 ) -> dict[str, Any]:
     """Alarms that want somebody, newest first; `everything` for the whole book.
@@ -104,7 +105,8 @@ async def work_orders(services: S) -> Response:
         if row["cleared"] is None:
             asset = services.live.assets.get(row["object"])
             place = asset._asdict() if asset else {}
-            writer.writerow(place | _out(row))
+            order = place | _out(row)
+            writer.writerow({name: plain_cell(cell) for name, cell in order.items()})
     return Response(out.getvalue(), media_type="text/csv; charset=utf-8")
 
 
@@ -152,7 +154,7 @@ async def assign(body: AssignIn, services: S, who: Who) -> None:
 
 @router.get("/deliveries")
 async def deliveries(
-    services: S, alarm: int | None = None, limit: Limit = 200
+    services: S, alarm: Number | None = None, limit: Limit = 200
 ) -> list[dict[str, Any]]:
     """Who has been told of what, newest first, and how it went."""
     rows = await asyncio.to_thread(services.alarms.deliveries.log, alarm, limit)

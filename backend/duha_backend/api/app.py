@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from duha_backend.api import (
@@ -27,6 +27,9 @@ from duha_backend.api import (
     sessions,
     stock,
 )
+from duha_backend.api.border import Border
+from duha_backend.api.compress import Compress
+from duha_backend.api.limits import Limits
 from duha_backend.api.packed import Files
 from duha_backend.api.services import PREFIX, SIGNED_IN, Services
 from duha_backend.errors import NotFound
@@ -37,14 +40,22 @@ _CSP = (
     " font-src 'self'; connect-src 'self'; worker-src 'self'; object-src 'none';"
     " frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
+_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 _nothing = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 
 
-def make_app(services: Services, *, whole: bool = True) -> FastAPI:
+def make_app(
+    services: Services, *, whole: bool = True, limits: Limits | None = None
+) -> FastAPI:
     """The application over its services; a worker's has only its health and figures."""
     app = _routes(whole=whole)
     app.state.services = services
-    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(Compress)
+    app.add_middleware(Border, services=services, limits=limits or Limits())
     app.add_middleware(SecurityHeaders)
     problems.install(app)
     if whole:
@@ -93,11 +104,12 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] += [
-                    (b"content-security-policy", _CSP.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
+                headers = MutableHeaders(raw=message["headers"])
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+                if scope["scheme"] == "https":
+                    headers["Strict-Transport-Security"] = "max-age=31536000"
+                message["headers"] = headers.raw
             await send(message)
 
         await self._app(scope, receive, with_headers)

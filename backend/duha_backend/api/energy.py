@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Query, Response
 
+from duha_backend.api.fields import Day
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, needs, record
+from duha_backend.cells import plain_cells
 from duha_backend.energy import paper
 from duha_backend.energy.book import Every, Line, Part
 from duha_backend.energy.indicators import indicators
@@ -17,9 +19,9 @@ from duha_backend.errors import Invalid
 from duha_backend.lighting.inventory import LuminaireType, Stretch
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-Since = Annotated[dt.date | None, Query(description="First night; a year ago.")]
-Until = Annotated[dt.date | None, Query(description="The night after the last one.")]
-Only = Annotated[str, Query(description="One district or cabinet.")]
+Since = Annotated[Day | None, Query(description="First night; a year ago.")]
+Until = Annotated[Day | None, Query(description="The night after the last one.")]
+Only = Annotated[str, Query(description="One district or cabinet.", max_length=200)]
 
 
 @router.get("/energy")
@@ -51,7 +53,7 @@ async def energy_csv(
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(Line._fields)
-    writer.writerows(lines)
+    writer.writerows(plain_cells(line) for line in lines)
     return Response(out.getvalue(), media_type="text/csv; charset=utf-8")
 
 
@@ -72,7 +74,7 @@ async def energy_pdf(
 
 
 @router.get("/energy/gaps")
-async def gaps(services: S, night: dt.date | None = None) -> list[dict[str, Any]]:
+async def gaps(services: S, night: Day | None = None) -> list[dict[str, Any]]:
     """What meters show beyond luminaires and cabinet, beside its uncertainty (k = 2)."""
     night = night or _last_night(services)
     return await asyncio.to_thread(services.energy.book.gaps, night)
@@ -85,7 +87,7 @@ async def energy_indicators(services: S) -> list[dict[str, Any]]:
 
 
 @router.post("/energy/settle", dependencies=[needs("engineer")])
-async def settle(night: dt.date, services: S, who: Who) -> dict[str, int]:
+async def settle(night: Day, services: S, who: Who) -> dict[str, int]:
     """Settle a night anew, with the types and the tariff of now."""
     if night > _last_night(services):
         raise Invalid(f"the night of {night} is not over")

@@ -1,10 +1,7 @@
 """What the backend counts, for monitoring: health in one answer, and OpenMetrics."""
 
 import asyncio
-import contextlib
-import datetime as dt
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -20,7 +17,8 @@ from prometheus_client.openmetrics.exposition import (
     generate_latest,
 )
 
-from duha_backend.api.services import BACKUP_NAME, PREFIX, SIGNED_IN, S, Services, iso
+from duha_backend import backups
+from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, iso
 
 router = APIRouter(dependencies=SIGNED_IN)
 
@@ -57,23 +55,16 @@ async def system(services: S) -> dict[str, Any]:
             "commits": counts.commits, "failed_commits": counts.failed_commits,
             "waiting_bytes": services.ingest.waiting_bytes,
         },
-        "books": await asyncio.to_thread(services.books.count),
-        "last_backup": await asyncio.to_thread(_last_backup, services.data / "backups"),
+        "books": await services.counted.now(),
+        "last_backup": await _last_backup(services),
         "figures": services.live.figures(now),
     }  # fmt: skip
 
 
-def _last_backup(folder: Path) -> str | None:
-    """When the newest backup in a folder was begun; their names are times."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        with contextlib.suppress(ValueError):  # something else lies there, too
-            begun = dt.datetime.strptime(f"{path.name}+0000", f"{BACKUP_NAME}%z")
-            found.append(begun)
-    newest = max(found, default=None)
-    if newest is None:
-        return None
-    return iso(round(newest.timestamp() * 1000))
+async def _last_backup(services: Services) -> str | None:
+    """When the newest whole backup was begun."""
+    newest = await asyncio.to_thread(backups.last, services.data / "backups")
+    return None if newest is None else iso(round(newest.timestamp() * 1000))
 
 
 @router.get("/metrics", response_class=Response)
@@ -150,6 +141,11 @@ class _Collector:
         leads = float(services.control.leading)
         yield GaugeMetricFamily(
             "duha_control_leads", "Whether this one controls", leads
+        )
+        yield CounterMetricFamily(
+            "duha_failed_sign_ins",
+            "Sign-ins that failed",
+            value=services.failed_sign_ins,
         )
         if "api" not in services.roles:
             return

@@ -14,7 +14,9 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
+from duha_backend.api.fields import Id, Moment, PathId
 from duha_backend.api.services import PREFIX, SIGNED_IN, Limit, S, Services, iso, to_ms
+from duha_backend.cells import plain_cells
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.parquet import ParquetFile
 from duha_backend.readings import (
@@ -30,19 +32,21 @@ from duha_backend.readings import (
 from duha_contract.quantities import BY_NAME, KINDS, STORED
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-Since = Annotated[dt.datetime | None, Query(description="Start; RFC 3339.")]
-Until = Annotated[dt.datetime | None, Query(description="End; now when left out.")]
+Since = Annotated[Moment | None, Query(description="Start; RFC 3339.")]
+Until = Annotated[Moment | None, Query(description="End; now when left out.")]
 StepIn = Annotated[
     Step | Literal["auto"],
     Query(description="raw, 15m, 1d, or auto: what draws the span well."),
 ]
 LONGEST_DOWNLOAD_DAYS = 400
+LONGEST_SPAN_DAYS = 366 * 30
+PIECE_ROWS = 5000
 
 
 @router.get("/readings/{kind}/{device}")
 async def readings(
-    kind: str, device: str, services: S, since: Since = None, until: Until = None,
-    step: StepIn = "raw", cursor: str | None = None, limit: Limit = 1000,
+    kind: PathId, device: PathId, services: S, since: Since = None, until: Until = None,
+    step: StepIn = "raw", cursor: Annotated[str | None, Query(max_length=40)] = None, limit: Limit = 1000,
 ) -> dict[str, Any]:  # fmt: skip
     """Readings of a device, oldest first; the last hour when no span is given."""
     start, end = _span(services, kind, since, until, 3_600_000)
@@ -59,8 +63,8 @@ async def readings(
 
 @router.get("/gaps/{kind}/{device}")
 async def gaps_of(
-    kind: str, device: str, services: S, since: Since = None, until: Until = None,
-    longest_s: Annotated[float, Query(gt=0)] = 300,
+    kind: PathId, device: PathId, services: S, since: Since = None, until: Until = None,
+    longest_s: Annotated[float, Query(gt=0, le=1e9)] = 300,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Spans without a good reading that are longer than `longest_s`."""
     start, end = _span(services, kind, since, until, 24 * 3_600_000)
@@ -74,7 +78,9 @@ async def gaps_of(
 
 @router.get("/curve/{kind}")
 async def curve(
-    kind: str, services: S, quantities: str, cabinet: str = "", since: Since = None,
+    kind: PathId, services: S,
+    quantities: Annotated[str, Query(max_length=1000)],
+    cabinet: Annotated[str, Query(max_length=200)] = "", since: Since = None,
     until: Until = None, step: StepIn = "auto",
 ) -> dict[str, Any]:  # fmt: skip
     """Devices of a cabinet, or of the city, together: columns by quarters or days.
@@ -98,8 +104,8 @@ async def curve(
 
 @router.get("/download/{kind}.{form}")
 async def download(
-    kind: str, form: Literal["csv", "json", "parquet"], services: S, since: Since = None,
-    until: Until = None, device: Annotated[list[str] | None, Query()] = None,
+    kind: PathId, form: Literal["csv", "json", "parquet"], services: S, since: Since = None,
+    until: Until = None, device: Annotated[list[Id] | None, Query(max_length=1000)] = None,
 ) -> Response:  # fmt: skip
     """All readings of a span as a file: CSV, JSON (a row a line) or Parquet."""
     start, end = _span(services, kind, since, until, 24 * 3_600_000)
@@ -150,7 +156,7 @@ async def rain(
 @router.get("/log")
 async def log_of_events(
     services: S, since: Since = None, until: Until = None,
-    controller: str | None = None, limit: Limit = 200,
+    controller: Annotated[str | None, Query(max_length=200)] = None, limit: Limit = 200,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Events that controllers have reported, newest first: resets, clocks, losses."""
     end = to_ms(until) if until else services.now_ms() + 60_000
@@ -173,13 +179,15 @@ def _span(
     start = to_ms(since) if since else end - usual_ms
     if start > end:
         raise Invalid("since is after until")
+    if end - start > LONGEST_SPAN_DAYS * 24 * 3_600_000:
+        raise Invalid(f"at most {LONGEST_SPAN_DAYS} days at once")
     return start, end
 
 
 def _after(cursor: str) -> int:
     try:
         return to_ms(dt.datetime.fromisoformat(cursor)) + 1
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Invalid(f"{cursor!r} is no cursor") from None
 
 
@@ -191,24 +199,35 @@ def _rows(frame: Frame) -> list[list[Any]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
+async def _pieces(frames: AsyncIterator[Frame]) -> AsyncIterator[Frame]:
+    """Frames of a few rows: written in one go, each holds up nothing."""
+    async for frame in frames:
+        for start in range(0, length(frame), PIECE_ROWS):
+            yield {n: column[start : start + PIECE_ROWS] for n, column in frame.items()}
+
+
+def _lines(frame: Frame) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerows(plain_cells(row) for row in _rows(frame))
+    return out.getvalue()
+
+
 async def _csv(frames: AsyncIterator[Frame]) -> AsyncIterator[str]:
     first = True
-    async for frame in frames:
-        out = io.StringIO()
-        writer = csv.writer(out)
+    async for piece in _pieces(frames):
         if first:
-            writer.writerow(frame)
+            yield ",".join(piece) + "\r\n"
             first = False
-        writer.writerows(await asyncio.to_thread(_rows, frame))
-        yield out.getvalue()
+        yield await asyncio.to_thread(_lines, piece)
 
 
 async def _json(frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
-    encoder = msgspec.json.Encoder()
-    async for frame in frames:
-        names = list(frame)
-        rows = await asyncio.to_thread(_rows, frame)
-        yield encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows])
+    def encoded(piece: Frame) -> bytes:
+        rows = (dict(zip(piece, row, strict=True)) for row in _rows(piece))
+        return msgspec.json.Encoder().encode_lines(list(rows))
+
+    async for piece in _pieces(frames):
+        yield await asyncio.to_thread(encoded, piece)
 
 
 async def _parquet(frames: AsyncIterator[Frame]) -> AsyncIterator[bytes]:

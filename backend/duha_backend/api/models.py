@@ -1,15 +1,15 @@
 """Runoff models: taken, validated by SWMM itself, watched while they run; runs."""
 
 import asyncio
-import datetime as dt
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
 from duha_backend.api.documents import DryRun, IfMatch, tag_of
+from duha_backend.api.fields import Id, Moment, PathId, StrictBody, Text
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -36,24 +36,23 @@ from duha_backend.runoff.watch import Watch
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 ENGINEER = [needs("engineer")]
+MOST_INPUT = 12 << 20
 
 
-class PlaceIn(BaseModel):
+class PlaceIn(StrictBody):
     """Where the rain of a model's gage is from: a gauge of the city, or a place."""
 
-    model_config = ConfigDict(extra="forbid")
-    gauge: str = ""
+    gauge: Text = ""
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
 
 
-class ModelIn(BaseModel):
+class ModelIn(StrictBody):
     """A SWMM model; `inp` is its input file as text, left out to keep the one there is."""
 
-    model_config = ConfigDict(extra="forbid")
-    name: str = Field(examples=["Lochotín, today"])
-    inp: str | None = None
-    gauges: dict[str, PlaceIn] = {}
+    name: Text = Field(examples=["Lochotín, today"])
+    inp: str | None = Field(None, max_length=MOST_INPUT)
+    gauges: dict[Text, PlaceIn] = Field({}, max_length=1000)
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
     replay_days: int = Field(7, ge=1, le=30)
@@ -69,7 +68,7 @@ async def models(services: S) -> list[dict[str, Any]]:
 
 
 @router.get("/models/{name}")
-async def model(name: str, services: S, response: Response) -> dict[str, Any]:
+async def model(name: PathId, services: S, response: Response) -> dict[str, Any]:
     """One model."""
     found = await _find(services, name)
     response.headers["ETag"] = f'"{tag(found)}"'
@@ -78,7 +77,7 @@ async def model(name: str, services: S, response: Response) -> dict[str, Any]:
 
 @router.put("/models/{name}", dependencies=ENGINEER)
 async def put(
-    name: str, body: ModelIn, services: S, who: Who, response: Response,
+    name: PathId, body: ModelIn, services: S, who: Who, response: Response,
     if_match: IfMatch = None, dry_run: DryRun = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Take a model: SWMM opens it, and says every error with its line.
@@ -93,6 +92,8 @@ async def put(
         body.running, body.horizon_h,
     )  # fmt: skip
     made.check()
+    if dry_run:  # it starts a process: that is written down, too
+        await record(services, who, "try model", name, f"{len(raw)} bytes")
     names = await validated(made.raw)
     gauges = [a for a in services.live.assets.values() if a.kind == "rain_gauge"]
     rain_field(made, names.gauges, gauges)
@@ -106,7 +107,7 @@ async def put(
 
 
 @router.delete("/models/{name}", status_code=204, dependencies=ENGINEER)
-async def delete(name: str, services: S, who: Who, if_match: IfMatch = None) -> None:
+async def delete(name: PathId, services: S, who: Who, if_match: IfMatch = None) -> None:
     """Take a model away; its results stay."""
     await asyncio.to_thread(
         services.registry.drop, SwmmModel, name, services.now_ms(), who.name,
@@ -116,14 +117,14 @@ async def delete(name: str, services: S, who: Who, if_match: IfMatch = None) -> 
 
 
 @router.get("/models/{name}/inp")
-async def inp(name: str, services: S) -> Response:
+async def inp(name: PathId, services: S) -> Response:
     """The input file as its author wrote it."""
     found = await _find(services, name)
     return Response(found.raw, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/models/{name}/now")
-async def now(name: str, services: S) -> dict[str, Any]:
+async def now(name: PathId, services: S) -> dict[str, Any]:
     """Every node and link of a model that runs, now.
 
     `nodes`: depth [m], inflow, flooding [L/s]; `links`: flow [L/s], depth [m].
@@ -136,7 +137,7 @@ async def now(name: str, services: S) -> dict[str, Any]:
 
 
 @router.get("/models/{name}/forecast")
-async def forecast(name: str, services: S) -> dict[str, Any]:
+async def forecast(name: PathId, services: S) -> dict[str, Any]:
     """The newest forecast of a model: each member's course of what is watched."""
     await _find(services, name)
     runs = await asyncio.to_thread(services.runs.page, "forecast", name, 10)
@@ -150,8 +151,7 @@ async def forecast(name: str, services: S) -> dict[str, Any]:
 
 @router.get("/models/{name}/export.json")
 async def export(
-    name: str, services: S, since: dt.datetime | None = None,
-    until: dt.datetime | None = None,
+    name: PathId, services: S, since: Moment | None = None, until: Moment | None = None,
 ) -> Response:  # fmt: skip
     """What is watched in a model, as it was, as Delft-FEWS PI-JSON."""
     await _find(services, name)
@@ -183,7 +183,7 @@ async def export(
 @router.get("/runs")
 async def runs(
     services: S, kind: Literal["live", "forecast", "study"] | None = None,
-    model: str | None = None, limit: Limit = 50,
+    model: Annotated[str | None, Query(max_length=200)] = None, limit: Limit = 50,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Runs, newest first: pending, running, failed or complete; cold or warm."""
     found = await asyncio.to_thread(services.runs.page, kind, model, limit)
@@ -191,7 +191,7 @@ async def runs(
 
 
 @router.get("/runs/{name}")
-async def run(name: str, services: S) -> dict[str, Any]:
+async def run(name: PathId, services: S) -> dict[str, Any]:
     """A run with what it has found."""
     found = await asyncio.to_thread(services.runs.find, name)
     if found is None:
@@ -284,32 +284,31 @@ def _told(run: Run) -> dict[str, Any]:
 # -- studies -----------------------------------------------------------------------------
 
 
-class DesignIn(BaseModel):
+class DesignIn(StrictBody):
     """A storm of a table of design rain."""
 
-    model_config = ConfigDict(extra="forbid")
-    table: str
-    period_a: float = Field(5, gt=0)
+    table: Id
+    period_a: float = Field(5, gt=0, le=10_000)
     minutes: int = Field(60, ge=10, le=1440)
 
 
-class HappenedIn(BaseModel):
+class HappenedIn(StrictBody):
     """A storm that was."""
 
-    model_config = ConfigDict(extra="forbid")
-    since: dt.datetime
-    until: dt.datetime
+    since: Moment
+    until: Moment
 
 
-class StudyIn(BaseModel):
+class StudyIn(StrictBody):
     """The same rains over several models."""
 
-    model_config = ConfigDict(extra="forbid")
-    name: str = Field(examples=["What rain gardens are worth"])
-    models: list[str] = Field(min_length=1, max_length=20)
+    name: Text = Field(examples=["What rain gardens are worth"])
+    models: list[Id] = Field(min_length=1, max_length=20)
     design: list[DesignIn] = Field([], max_length=50)
     happened: list[HappenedIn] = Field([], max_length=50)
-    members: list[float] = Field([1.0], max_length=50, examples=[[0.8, 1.0, 1.2]])
+    members: list[Annotated[float, Field(ge=0, le=100)]] = Field(
+        [1.0], max_length=50, examples=[[0.8, 1.0, 1.2]]
+    )
     tail_h: float = Field(80, ge=0, le=240)
 
 
@@ -335,7 +334,7 @@ async def study(body: StudyIn, services: S, who: Who) -> dict[str, Any]:
 
 
 @router.get("/studies/{name}")
-async def study_of(name: str, services: S) -> dict[str, Any]:
+async def study_of(name: PathId, services: S) -> dict[str, Any]:
     """A study: how far it is, and the comparison under each rain."""
     run, result = await _study(services, name)
     outcomes = outcomes_of(result)
@@ -356,7 +355,7 @@ async def study_of(name: str, services: S) -> dict[str, Any]:
 
 @router.get("/studies/{name}/report.pdf")
 async def study_on_paper(
-    name: str, services: S, language: Literal["cs", "en"] = "cs"
+    name: PathId, services: S, language: Literal["cs", "en"] = "cs"
 ) -> Response:
     """The comparison as PDF."""
     run, result = await _study(services, name)

@@ -1,14 +1,14 @@
 """What nights will be like, what they cost, and why a lamp is as it is."""
 
 import asyncio
-import datetime as dt
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from duha_backend.api.documents import ProgrammeIn
+from duha_backend.api.fields import Day, Id, Moment, PathId, StrictBody
 from duha_backend.api.overrides import TargetIn
 from duha_backend.api.plans import PlanIn
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, iso, to_ms
@@ -21,17 +21,16 @@ from duha_contract.programmes import Calendar, Programme, date_of
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 
 
-class PreviewIn(BaseModel):
+class PreviewIn(StrictBody):
     """Whose nights, and under which calendar or programme, if not the one they have."""
 
-    model_config = ConfigDict(extra="forbid")
     target: TargetIn
-    calendar: str | None = Field(None, description="As if this one were assigned.")
+    calendar: Id | None = Field(None, description="As if this one were assigned.")
     programme: ProgrammeIn | None = Field(
         None, description="As if every night were so."
     )
     plan: PlanIn | None = Field(None, description="As if this had been published.")
-    first: dt.date | None = Field(None, description="Tonight, without it.")
+    first: Day | None = Field(None, description="Tonight, without it.")
     nights: int = Field(7, ge=1, le=31)
 
 
@@ -44,9 +43,9 @@ async def preview_nights(body: PreviewIn, services: S) -> dict[str, Any]:
 
 @router.get("/luminaires/{device}/explain")
 async def explain(
-    device: str,
+    device: PathId,
     services: S,
-    at: Annotated[dt.datetime | None, Query(description="Past or future; now.")] = None,
+    at: Annotated[Moment | None, Query(description="Past or future; now.")] = None,
 ) -> dict[str, Any]:
     """Level of a luminaire at an instant, and the chain of reasons."""
     if device not in services.live.index:
@@ -64,7 +63,7 @@ async def explain(
 
 
 @router.get("/calendars/{name}/check")
-async def check_calendar(name: str, services: S) -> list[dict[str, Any]]:
+async def check_calendar(name: PathId, services: S) -> list[dict[str, Any]]:
     """Why a calendar may not be in force where it is assigned; nothing when it may."""
     wanted = await asyncio.to_thread(services.desk.wanted)
     if name not in wanted.calendars:

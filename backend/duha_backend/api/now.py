@@ -9,8 +9,17 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who, iso
-from duha_backend.api.sessions import COOKIE
+from duha_backend.api.fields import PathId
+from duha_backend.api.services import (
+    COOKIE,
+    PREFIX,
+    SIGNED_IN,
+    S,
+    Services,
+    Who,
+    encoded,
+    iso,
+)
 from duha_backend.errors import Invalid, NotFound
 from duha_backend.lighting.inventory import Asset
 from duha_backend.live import Live
@@ -44,7 +53,7 @@ async def city(services: S, who: Who) -> dict[str, Any]:
 
 @router.get("/luminaires")
 async def luminaires(
-    services: S, accept_encoding: Annotated[str, Header()] = ""
+    services: S, accept_encoding: Annotated[str, Header(max_length=1000)] = ""
 ) -> Response:
     """All luminaires in columns, in the order of the bytes of ``/state``.
 
@@ -58,7 +67,7 @@ async def luminaires(
 
 @router.get("/streets")
 async def streets(
-    services: S, accept_encoding: Annotated[str, Header()] = ""
+    services: S, accept_encoding: Annotated[str, Header(max_length=1000)] = ""
 ) -> Response:
     """The street plan as GeoJSON."""
     return await services.streets.answer(
@@ -110,7 +119,7 @@ async def cabinets(services: S) -> list[dict[str, Any]]:
 
 
 @router.get("/cabinets/{name}")
-async def cabinet(name: str, services: S) -> dict[str, Any]:
+async def cabinet(name: PathId, services: S) -> dict[str, Any]:
     """One cabinet: the power it should take and takes, its meters, doors and breakers."""
     live = services.live
     asset = live.assets.get(name)
@@ -161,8 +170,10 @@ async def state(services: S) -> Response:
 
 @router.get("/latest/{kind}")
 async def latest(
-    kind: str, services: S, columns: Annotated[str, Query()] = "",
-    cabinet: Annotated[str, Query(description="Of this cabinet alone.")] = "",
+    kind: PathId, services: S, columns: Annotated[str, Query(max_length=2000)] = "",
+    cabinet: Annotated[
+        str, Query(description="Of this cabinet alone.", max_length=200)
+    ] = "",
 ) -> Response:  # fmt: skip
     """The last reading of every device of a kind, in columns: one compact call.
 
@@ -230,13 +241,13 @@ async def _ticks(live: Live, holds: Callable[[], bool]) -> AsyncGenerator[bytes]
             asking.cancel()
 
 
-@router.get("/controllers")
+@router.get("/controllers", response_model=list[dict[str, Any]])
 async def controllers(
     services: S,
     unregistered: Annotated[
         bool, Query(description="Those instead that nobody has registered.")
     ] = False,
-) -> list[dict[str, Any]]:
+) -> Response:
     """Every controller: whether it is there, how old its data is, what it carries out.
 
     `clock_skew_s` is how far its clock is ahead, null where that is not known.
@@ -262,7 +273,7 @@ async def controllers(
                 "status": msgspec.to_builtins(known.status) if known.status else None,
             }
         )
-    return found
+    return await encoded(found)
 
 
 @router.get("/roads")
@@ -288,7 +299,7 @@ async def roads(services: S) -> list[dict[str, Any]]:
 
 
 @router.get("/luminaires/{device}")
-async def luminaire(device: str, services: S) -> dict[str, Any]:
+async def luminaire(device: PathId, services: S) -> dict[str, Any]:
     """One luminaire: commanded, in effect, actual, and the chain of reasons."""
     live, city = services.live, services.live.city
     if device not in city.index:

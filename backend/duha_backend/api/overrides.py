@@ -1,13 +1,13 @@
 """Levels by hand, and what programmes answer to."""
 
 import asyncio
-import datetime as dt
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from duha_backend.api.fields import Moment, PathId, StrictBody, storable
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -28,25 +28,26 @@ from duha_contract.lighting import Override
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 OPERATOR = [needs("operator")]
 HOUR_MS = 3_600_000
+MOST_MINUTES = 1e7
 
 
-class TargetIn(BaseModel):
+class TargetIn(StrictBody):
     """Whom something is for."""
 
-    model_config = ConfigDict(extra="forbid")
     kind: TargetKind
-    id: str = Field("", description="Empty for the city.", examples=["RVO-001"])
+    id: Annotated[str, AfterValidator(storable)] = Field(
+        "", description="Empty for the city.", examples=["RVO-001"], max_length=10_000
+    )
 
 
-class OverrideIn(BaseModel):
+class OverrideIn(StrictBody):
     """A level by hand. It always ends: `until`, `minutes` from its start, or next noon."""
 
-    model_config = ConfigDict(extra="forbid")
     target: TargetIn
     level: float = Field(description="0 to 100 %", ge=0, le=100, examples=[30])
-    start: dt.datetime | None = Field(None, description="Now, without it.")
-    until: dt.datetime | None = None
-    minutes: float | None = Field(None, gt=0, examples=[60])
+    start: Moment | None = Field(None, description="Now, without it.")
+    until: Moment | None = None
+    minutes: float | None = Field(None, gt=0, le=MOST_MINUTES, examples=[60])
     fade_s: float = Field(
         0, ge=0, le=3600, description="How long it takes to get there."
     )
@@ -54,23 +55,21 @@ class OverrideIn(BaseModel):
     emergency: bool = False
 
 
-class EmergencyIn(BaseModel):
+class EmergencyIn(StrictBody):
     """Full light, before everything else."""
 
-    model_config = ConfigDict(extra="forbid")
     target: TargetIn = TargetIn(kind="city", id="")
     minutes: float | None = Field(
-        None, gt=0, description="Until next noon, without it."
+        None, gt=0, le=MOST_MINUTES, description="Until next noon, without it."
     )
     reason: str = Field(
         min_length=1, max_length=200, examples=["accident on the bridge"]
     )
 
 
-class SensedIn(BaseModel):
+class SensedIn(StrictBody):
     """An adaptive input: traffic or motion that was sensed; it ends unless sent again."""
 
-    model_config = ConfigDict(extra="forbid")
     kind: Literal["traffic", "motion"]
     target: TargetIn
     hold_s: float = Field(
@@ -128,7 +127,7 @@ async def emergency(body: EmergencyIn, services: S, who: Who) -> dict[str, Any]:
 
 
 @router.delete("/overrides/{name}", status_code=204, dependencies=OPERATOR)
-async def cancel_override(name: str, services: S, who: Who) -> None:
+async def cancel_override(name: PathId, services: S, who: Who) -> None:
     """End an override now."""
     await asyncio.to_thread(services.registry.cancel_override, name, services.now_ms())
     await record(services, who, "cancel_override", name, "")

@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from duha_backend.api.documents import (
     ENGINEER,
@@ -13,6 +13,7 @@ from duha_backend.api.documents import (
     converted,
     note,
 )
+from duha_backend.api.fields import Id, StrictBody, Text
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, Who
 from duha_backend.registry import tag
 from duha_contract.programmes import Calendar, Programme
@@ -20,12 +21,11 @@ from duha_contract.programmes import Calendar, Programme
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 
 
-class PlanIn(BaseModel):
+class PlanIn(StrictBody):
     """Programmes and calendars by id that are to hold together."""
 
-    model_config = ConfigDict(extra="forbid")
-    programmes: dict[str, ProgrammeIn] = Field({}, max_length=100)
-    calendars: dict[str, CalendarIn] = Field({}, max_length=100)
+    programmes: dict[Id, ProgrammeIn] = Field({}, max_length=100)
+    calendars: dict[Id, CalendarIn] = Field({}, max_length=100)
 
     def documents(self) -> list[Programme | Calendar]:
         """What it holds."""
@@ -42,8 +42,9 @@ class PlanIn(BaseModel):
 class PublishIn(PlanIn):
     """A plan, and what it replaces."""
 
-    etags: dict[str, str] = Field(
+    etags: dict[Text, Text] = Field(
         {},
+        max_length=200,
         description="By ``programmes/ID`` or ``calendars/ID``: the ETag of what is replaced,"
         ' "" for what is new; without one whatever is there.',
         examples=[{"programmes/weekend": "", "calendars/city": "5f3c"}],

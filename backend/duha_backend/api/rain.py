@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
 
+from duha_backend.api.bodies import uploaded
+from duha_backend.api.fields import Moment, PathId, StrictBody
 from duha_backend.api.services import (
     PREFIX,
     SIGNED_IN,
@@ -57,16 +58,15 @@ from duha_contract.messages import Batch
 from duha_contract.quantities import BY_NAME
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-Since = Annotated[dt.datetime | None, Query(description="Start; RFC 3339.")]
-Until = Annotated[dt.datetime | None, Query(description="End; now when left out.")]
+Since = Annotated[Moment | None, Query(description="Start; RFC 3339.")]
+Until = Annotated[Moment | None, Query(description="End; now when left out.")]
 LONGEST_DAYS = 400
 MOST_IMPORTED = 2_000_000
-MOST_IMPORT_BYTES = 100_000_000
 
 
 @router.get("/rain/minutes/{gauge}")
 async def minutes(
-    gauge: str, services: S, since: Since = None, until: Until = None
+    gauge: PathId, services: S, since: Since = None, until: Until = None
 ) -> dict[str, Any]:
     """Minutes of a gauge: raw, used, quality from 0 to 1, and the reasons against it.
 
@@ -124,7 +124,7 @@ async def field(
     minutes: Annotated[int, Query(ge=5, le=1440)] = 60,
     method: Method = "idw",
     columns: Annotated[int, Query(ge=4, le=200)] = 40,
-    last: Annotated[dt.datetime | None, Query(alias="until")] = None,
+    last: Annotated[Moment | None, Query(alias="until")] = None,
 ) -> dict[str, Any]:
     """Rain between the gauges on a grid [mm]: interpolated, it is no radar picture.
 
@@ -159,7 +159,7 @@ async def field(
 
 @router.get("/rain/events/{gauge}")
 async def events_of(
-    gauge: str, services: S, since: Since = None, until: Until = None,
+    gauge: PathId, services: S, since: Since = None, until: Until = None,
     dry_h: Annotated[float | None, Query(gt=0, le=72)] = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Rain events of a gauge and the return periods of their sums.
@@ -187,7 +187,7 @@ async def events_of(
 
 @router.get("/rain/table/{gauge}")
 async def table(
-    gauge: str, services: S, every: Literal["month", "year"] = "month",
+    gauge: PathId, services: S, every: Literal["month", "year"] = "month",
     since: Since = None, until: Until = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Months or years of a gauge: depth, wet days, the wettest day (local days)."""
@@ -226,10 +226,9 @@ async def take(
     PI-JSON, CSV (``gauge,time,rain_mm``, times at which sums end) or a SWMM rain file of
     minutes.
     """
-    raw = await request.body()
-    if len(raw) > MOST_IMPORT_BYTES:
-        raise Invalid(f"an import is {MOST_IMPORT_BYTES // 1_000_000} MB at most")
-    series = await asyncio.to_thread(_read, form, raw)
+    async with uploaded(request) as file, services.importing:
+        raw = await asyncio.to_thread(file.read)
+        series = await asyncio.to_thread(_read, form, raw)
     owners = {name: services.live.assets[name].cabinet for name in _gauges(services)}
     messages, marks = await asyncio.to_thread(
         _import, series, owners, services.now_ms()
@@ -245,11 +244,10 @@ async def take(
     return {"series": len(series), "values": taken}
 
 
-class AgainIn(BaseModel):
+class AgainIn(StrictBody):
     """Since when."""
 
-    model_config = ConfigDict(extra="forbid")
-    since: dt.datetime
+    since: Moment
 
 
 @router.post("/rain/again", dependencies=[needs("engineer")], status_code=202)

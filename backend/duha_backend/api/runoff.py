@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from duha_backend.api.fields import Id, StrictBody
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, iso
 from duha_backend.errors import NotFound
 from duha_backend.rain.events import DesignRain
@@ -17,27 +18,27 @@ router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 HOUR_MS = 3_600_000
 
 
-class SurfaceIn(BaseModel):
+class SurfaceIn(StrictBody):
     """A part of what drains: a kind with its slope, or a coefficient."""
 
-    model_config = ConfigDict(extra="forbid")
     name: str = "surface"
-    area_m2: float = Field(gt=0, examples=[250])
+    area_m2: float = Field(gt=0, le=1e9, examples=[250])
     kind: str = Field("", examples=["roof"])
-    slope_pct: float = Field(1, ge=0)
+    slope_pct: float = Field(1, ge=0, le=1000)
     coefficient: float | None = Field(None, ge=0, le=1)
 
 
-class SizingIn(BaseModel):
+class SizingIn(StrictBody):
     """A device for retention or infiltration."""
 
-    model_config = ConfigDict(extra="forbid")
     surfaces: list[SurfaceIn] = Field(min_length=1, max_length=200)
-    table: str = Field(description="Id of a design rain table.", examples=["city"])
-    period_a: float = Field(5, gt=0, description="5 as a rule, 10 where harm is near.")
-    infiltrating_m2: float = Field(0, ge=0, examples=[16])
-    conductivity_m_s: float = Field(0, ge=0, examples=[5e-6])
-    outflow_l_s: float = Field(0, ge=0)
+    table: Id = Field(description="Id of a design rain table.", examples=["city"])
+    period_a: float = Field(
+        5, gt=0, le=10_000, description="5 as a rule, 10 where harm is near."
+    )
+    infiltrating_m2: float = Field(0, ge=0, le=1e9, examples=[16])
+    conductivity_m_s: float = Field(0, ge=0, le=1, examples=[5e-6])
+    outflow_l_s: float = Field(0, ge=0, le=1e9)
 
 
 @router.post("/sizing")

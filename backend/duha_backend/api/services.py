@@ -4,13 +4,16 @@ import asyncio
 import datetime as dt
 import functools
 import importlib.metadata
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Cookie, Depends, Query, Request
+import msgspec
+from fastapi import Depends, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from duha_backend import backups
 from duha_backend.alarms.office import Office
 from duha_backend.api.packed import Packed
 from duha_backend.books import Books
@@ -18,7 +21,6 @@ from duha_backend.control import Control
 from duha_backend.drainage.office import Drainage
 from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
-from duha_backend.executors import SIGN_IN
 from duha_backend.headline import Headline
 from duha_backend.ingest import Ingest
 from duha_backend.live import Live
@@ -27,8 +29,33 @@ from duha_backend.registry import ROLES, Registry, Role
 from duha_runtime.supervision import Supervisor
 
 PREFIX = "/api/v1"
-BACKUP_NAME = "%Y%m%dT%H%M%S%fZ"
+COOKIE = "duha_session"
 Limit = Annotated[int, Query(ge=1, le=5000, description="Most items of a page.")]
+
+
+class Counted:
+    """Numbers of rows; counted again after a hundred times as long as counting took.
+
+    Parameters
+    ----------
+    count : callable
+        Counts them, in a thread.
+    """
+
+    def __init__(self, count: Callable[[], dict[str, int]]) -> None:
+        self._count = count
+        self._lock = asyncio.Lock()
+        self._found: dict[str, int] = {}
+        self._until = float("-inf")
+
+    async def now(self) -> dict[str, int]:
+        """The numbers, as they were not long ago."""
+        async with self._lock:  # who comes meanwhile waits instead of counting, too
+            begun = time.monotonic()
+            if begun > self._until:
+                self._found = await asyncio.to_thread(self._count)
+                self._until = begun + 100 * (time.monotonic() - begun)
+        return self._found
 
 
 class Services:
@@ -79,6 +106,11 @@ class Services:
         self.rate = rate
         self.grafana = grafana
         self.headline = Headline(live, registry, alarms.book, energy.book)
+        self.counted = Counted(books.count)
+        self.failed_sign_ins = 0
+        self.importing = asyncio.Lock()
+        self.backing_up = asyncio.Lock()
+        backups.clean(data / "backups")
         self.lamps = Packed()
         self.streets = Packed()
 
@@ -106,21 +138,13 @@ class Asker(NamedTuple):
 
 async def _signed_in(
     request: Request,
-    services: S,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    duha_session: Annotated[str, Cookie(include_in_schema=False)] = "",
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Asker:
-    """Whoever asks.
-
-    A session is a cookie that browsers send from this site only (SameSite=Strict).
-    """
-    token = bearer.credentials if bearer else duha_session
-    who = None
-    if token:
-        who = await SIGN_IN.run(services.registry.who, token, services.real_ms())
-    if who is None:
+    """Whoever asks: the border has found out before it let the request in."""
+    asker: Asker | None = request.scope.get("asker")
+    if asker is None:
         raise Forbidden("sign in, or send 'Authorization: Bearer <token>'")
-    return Asker(who.name, who.role, request.client.host if request.client else "")
+    return asker
 
 
 Who = Annotated[Asker, Depends(_signed_in)]
@@ -131,10 +155,15 @@ def needs(role: Role) -> Any:
     """That whoever asks has a role, or one that may do more."""
 
     async def allowed(who: Who) -> None:
-        if ROLES.index(who.role) < ROLES.index(role):
-            raise NotAllowed(f"{who.name} is {who.role}; this needs {role}")
+        permit(who.name, who.role, role)
 
     return Depends(allowed)
+
+
+def permit(name: str, role: Role, needed: Role) -> None:
+    """Raise NotAllowed where a role may do less than what is needed."""
+    if ROLES.index(role) < ROLES.index(needed):
+        raise NotAllowed(f"{name} is {role}; this needs {needed}")
 
 
 async def record(
@@ -148,6 +177,12 @@ async def record(
             source=who.source, **more,
         )
     )  # fmt: skip
+
+
+async def encoded(found: Any) -> Response:
+    """JSON of what may be large, made away from the event loop; NaN is null."""
+    body = await asyncio.to_thread(msgspec.json.encode, found)
+    return Response(body, media_type="application/json")
 
 
 def to_ms(moment: dt.datetime) -> int:

@@ -8,40 +8,45 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from duha_backend import assets as files
+from duha_backend import backups
+from duha_backend.api.bodies import uploaded
+from duha_backend.api.fields import Body, Number
+from duha_backend.api.masks import text_without_secrets
 from duha_backend.api.services import (
-    BACKUP_NAME,
     PREFIX,
     SIGNED_IN,
     Limit,
     S,
+    Services,
     Who,
+    encoded,
     iso,
     needs,
     record,
 )
-from duha_backend.errors import Invalid
+from duha_backend.cells import plain_cells
 
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
-LARGEST_IMPORT = 256 * 1024 * 1024
+Shown = Annotated[str | None, Query(max_length=200)]
 MOST_AUDIT = 100_000
 _AUDIT = ("at", "who", "source", "action", "target", "detail", "before", "after", "why")
 
 
-class ReplayIn(BaseModel):
+class ReplayIn(Body):
     """Which refused things are examined once more."""
 
-    ids: list[int] = Field(min_length=1, max_length=10_000)
+    ids: list[Number] = Field(min_length=1, max_length=10_000)
 
 
 @router.get("/assets")
 async def assets(
     services: S,
-    kind: str | None = None,
-    cabinet: str | None = None,
-    cursor: str = "",
+    kind: Shown = None,
+    cabinet: Shown = None,
+    cursor: Annotated[str, Query(max_length=200)] = "",
     limit: Limit = 500,
 ) -> dict[str, Any]:
     """Assets by id, page by page: ask again with `cursor` until it is null."""
@@ -61,12 +66,13 @@ async def assets_csv(services: S) -> Response:
     return Response(text, media_type="text/csv; charset=utf-8")
 
 
-@router.get("/assets.geojson")
-async def assets_geojson(services: S) -> dict[str, Any]:
+@router.get("/assets.geojson", response_model=dict[str, Any])
+async def assets_geojson(services: S) -> Response:
     """All assets and streets as GeoJSON, in the form that an import takes."""
     found = await asyncio.to_thread(services.registry.assets)
     streets = await asyncio.to_thread(services.registry.streets)
-    return files.to_geojson(found, streets)
+    made = await asyncio.to_thread(files.to_geojson, found, streets)
+    return await encoded(made)
 
 
 @router.post("/assets/import", dependencies=[needs("engineer")])
@@ -82,16 +88,12 @@ async def import_assets(
     A dry run, which is what happens when nothing else is said, changes nothing. A file with
     bad rows is taken only with `skip_bad`.
     """
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > LARGEST_IMPORT:
-            raise Invalid(f"a file is {LARGEST_IMPORT >> 20} MiB at most")
     registry = services.registry
     cabinets = await asyncio.to_thread(registry.assets, "cabinet")
-    parsed = await asyncio.to_thread(
-        files.parse, bytes(raw), [cabinet.id for cabinet in cabinets]
-    )
+    known = [cabinet.id for cabinet in cabinets]
+    async with uploaded(request) as file, services.importing:
+        raw = await asyncio.to_thread(file.read)
+        parsed = await asyncio.to_thread(files.parse, raw, known)
     taken = not dry_run and (skip_bad or not parsed.problems)
     if taken:
         await asyncio.to_thread(registry.put_assets, parsed.assets, parsed.streets)
@@ -122,8 +124,8 @@ async def remove_asset(name: str, services: S, who: Who) -> None:
 @router.get("/quarantine")
 async def quarantine(
     services: S,
-    cursor: int | None = None,
-    controller: str | None = None,
+    cursor: Number | None = None,
+    controller: Shown = None,
     limit: Limit = 100,
 ) -> dict[str, Any]:
     """What was refused, newest first: reason and bytes."""
@@ -155,35 +157,55 @@ async def replay(body: ReplayIn, services: S, who: Who) -> dict[str, Any]:
 
 @router.get("/audit")
 async def audit(
-    services: S, cursor: int | None = None, limit: Limit = 100
+    services: S, cursor: Number | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
     """Who did what, newest first."""
     rows = await asyncio.to_thread(services.registry.audit_page, cursor, limit + 1)
     more = len(rows) > limit
-    items = [row | {"at": iso(row["ts"])} for row in rows[:limit]]
+    items = [_told(row) for row in rows[:limit]]
     return {"items": items, "cursor": items[-1]["id"] if more else None}
 
 
 @router.get("/audit.csv", response_class=Response)
 async def audit_csv(services: S) -> Response:
     """The audit log as CSV, newest first: its last 100,000 lines."""
-    rows = await asyncio.to_thread(services.registry.audit_page, None, MOST_AUDIT)
+    text = await asyncio.to_thread(_audit_text, services)
+    return Response(text, media_type="text/csv; charset=utf-8")
+
+
+def _audit_text(services: Services) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, _AUDIT, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(row | {"at": iso(row["ts"])} for row in rows)
-    return Response(out.getvalue(), media_type="text/csv; charset=utf-8")
+    writer = csv.writer(out)
+    writer.writerow(_AUDIT)
+    for row in services.registry.audit_page(None, MOST_AUDIT):
+        told = _told(row)
+        writer.writerow(plain_cells(told[name] for name in _AUDIT))
+    return out.getvalue()
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of the audit log without the secrets of channels."""
+    bodies = {
+        name: text_without_secrets(row[name] or "") for name in ("before", "after")
+    }
+    return row | bodies | {"at": iso(row["ts"])}
 
 
 @router.post("/backups", status_code=201, dependencies=[needs("admin")])
 async def backup(services: S, who: Who) -> dict[str, Any]:
-    """Copy the embedded stores, while they run, into a folder beside the data."""
-    moment = dt.datetime.fromtimestamp(services.real_ms() / 1000, dt.UTC)
-    folder = services.data / "backups" / moment.strftime(BACKUP_NAME)
-    folder.mkdir(parents=True)
-    made = [
-        await services.readings.backup(folder),
-        await asyncio.to_thread(services.registry.backup, folder),
-    ]
+    """Copy the embedded stores, while they run, into a folder beside the data.
+
+    409 where there is nothing to copy: servers have backups of their own.
+    """
+    begun = dt.datetime.fromtimestamp(services.real_ms() / 1000, dt.UTC)
+    async with services.backing_up:
+        folder, made = await backups.make(
+            services.data / "backups",
+            begun,
+            (
+                services.readings.backup,
+                lambda to: asyncio.to_thread(services.registry.backup, to),
+            ),
+        )
     await record(services, who, "backup", str(folder), "")
-    return {"folder": str(folder), "files": [name for name in made if name]}
+    return {"folder": str(folder), "files": made}

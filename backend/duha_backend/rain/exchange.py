@@ -21,7 +21,11 @@ MISSING = "-999.0"
 RELIABLE, FILLED, UNRELIABLE, MISSING_FLAG = 0, 5, 6, 9
 """Quality flags of Delft-FEWS: original, corrected or completed (0, 1, 2 reliable; 3, 4, 5
 doubtful; 6, 7, 8 unreliable); 9 missing."""
-_WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError, csv.Error)
+_FIRST_YEAR, _LAST_YEAR = 1850, 2100
+_MOST_MM = 2000.0
+_WRONG = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -122,12 +126,10 @@ def from_pi(raw: bytes | str) -> list[Series]:
         document = json.loads(raw)
         zone = dt.timezone(dt.timedelta(hours=float(document.get("timeZone", 0) or 0)))
         found = document["timeSeries"]
-        if not isinstance(found, list):
-            raise TypeError("timeSeries is no list")
-    except RecursionError:
-        raise Invalid("no PI-JSON: nested too deeply") from None
     except _WRONG as error:
         raise Invalid(f"no PI-JSON: {error}") from None
+    if not isinstance(found, list):
+        raise Invalid("no PI-JSON: `timeSeries` is no list")
     return [_read(number, each, zone) for number, each in enumerate(found, 1)]
 
 
@@ -141,12 +143,10 @@ def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
         for place, event in enumerate(events, 1):
             where = f"series {number} ({header['locationId']}), event {place}"
             moment = dt.datetime.fromisoformat(f"{event['date']}T{event['time']}")
-            value, flag = float(event["value"]), int(event.get("flag", RELIABLE))
-            if not 0 <= flag <= MISSING_FLAG:
-                raise ValueError(f"flag {flag} is none of FEWS")
-            times.append(moment.replace(tzinfo=zone).timestamp())
+            value, flag = float(event["value"]), _flag(event.get("flag", RELIABLE))
+            times.append(_time(moment.replace(tzinfo=zone)))
             lost = value == missing or math.isnan(value) or flag >= UNRELIABLE
-            values.append(np.nan if lost else _finite(value))
+            values.append(np.nan if lost else _depth(value))
             flags.append(flag)
         return Series(
             str(header["locationId"]), str(header["parameterId"]),
@@ -156,18 +156,37 @@ def _read(number: int, each: Any, zone: dt.tzinfo) -> Series:
             header.get("type", "accumulative") == "accumulative",
         )  # fmt: skip
     except _WRONG as error:
-        raise Invalid(f"{where}: {type(error).__name__} {error}") from None
+        raise Invalid(f"{where}: {type(error).__name__} {error}"[:500]) from None
 
 
 def _place(header: dict[str, Any], name: str) -> float | None:
-    return _finite(float(header[name])) if header.get(name) not in (None, "") else None
+    if header.get(name) in (None, ""):
+        return None
+    place = float(header[name])
+    if not math.isfinite(place):
+        raise ValueError(f"{name} is {place}")
+    return place
 
 
-def _finite(value: float) -> float:
-    """A number as it is; NaN and infinity are none."""
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is not finite")
+def _time(moment: dt.datetime) -> float:
+    """POSIX time [s]; raises ValueError for one that no reading has."""
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"the year {moment.year} is not {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment.timestamp()
+
+
+def _depth(value: float) -> float:
+    """A depth of rain [mm]; raises ValueError for what cannot have fallen."""
+    if not abs(value) <= _MOST_MM:
+        raise ValueError(f"{value:g} mm have never fallen in a step")
     return value
+
+
+def _flag(value: Any) -> int:
+    flag = int(value)
+    if not 0 <= flag <= MISSING_FLAG:
+        raise ValueError(f"flag {value!r} is none of FEWS, 0 to {MISSING_FLAG}")
+    return flag
 
 
 def to_swmm(series: Sequence[Series]) -> str:
@@ -199,26 +218,25 @@ def from_csv(text: str) -> list[Series]:
     Invalid
         Names the row that is no such thing.
     """
-    header = text.split("\n", 1)[0][:1000]
+    header = text.split("\n", 1)[0]
     separator = max(";,\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")), delimiter=separator)
+    rows: dict[str, list[tuple[float, float]]] = {}
     try:
         names = [name.strip().lower() for name in reader.fieldnames or ()]
-    except csv.Error as error:
-        raise Invalid(f"the header: {error}") from None
-    if not {"gauge", "time", "rain_mm"} <= set(names):
-        raise Invalid(f"the header has gauge, time and rain_mm, not {', '.join(names)}")
-    reader.fieldnames = names
-    rows: dict[str, list[tuple[float, float]]] = {}
-    number = 1
-    try:
-        for number, row in enumerate(reader, 2):  # noqa: B007 - named in the error
+        if not {"gauge", "time", "rain_mm"} <= set(names):
+            shown = ", ".join(names)[:200]
+            raise Invalid(f"the header has gauge, time and rain_mm, not {shown}")
+        reader.fieldnames = names
+        for row in reader:
             moment = dt.datetime.fromisoformat(row["time"].strip())
             aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-            depth = _finite(float(row["rain_mm"].strip().replace(",", ".")))
-            rows.setdefault(row["gauge"].strip(), []).append((aware.timestamp(), depth))
+            depth = _depth(float(row["rain_mm"].strip().replace(",", ".")))
+            rows.setdefault(row["gauge"].strip(), []).append((_time(aware), depth))
+    except csv.Error as error:
+        raise Invalid(f"row {reader.line_num + 1}: {error}") from None
     except _WRONG as error:
-        raise Invalid(f"row {number}: {error}") from None
+        raise Invalid(f"row {reader.line_num}: {error}"[:500]) from None
     return [_series(gauge, found) for gauge, found in rows.items()]
 
 
@@ -242,10 +260,10 @@ def from_swmm(text: str, step_s: float = 60.0) -> list[Series]:
             year, month, day, hour, minute = (int(part) for part in date)
             moment = dt.datetime(year, month, day, hour, minute, tzinfo=dt.UTC)
             rows.setdefault(station, []).append(
-                (moment.timestamp() + step_s, _finite(float(depth)))
+                (_time(moment) + step_s, _depth(float(depth)))
             )
         except _WRONG as error:
-            raise Invalid(f"line {number} of the rain file: {error}") from None
+            raise Invalid(f"line {number} of the rain file: {error}"[:500]) from None
     return [_series(station, found) for station, found in rows.items()]
 
 
