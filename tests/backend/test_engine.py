@@ -336,19 +336,16 @@ def test_a_model_reads_no_file_of_this_machine(section, line, why):
 
 
 def test_a_model_writes_no_file_of_this_machine():
-    text = (
-        OWN["gardens"]
-        .decode()
-        .replace(
-            "S0000 GARDEN 1 500 10 0 60 0",
-            'S0000 GARDEN 1 500 10 0 60 0 "/tmp/mine.txt"',
-        )
-    )
-    text += '[FILES]\nSAVE RAINFALL "/tmp/rain.rff"\n'
-    made, changes = adapt(parse(text), START.replace(tzinfo=None))
-    assert "/tmp/" not in made.text()
-    assert "report file of GARDEN in S0000 left out: /tmp/mine.txt" in changes
-    assert "file left out: SAVE RAINFALL /tmp/rain.rff" in changes
+    usage = "S0000 GARDEN 1 500 10 0 60 0"
+    gardens = OWN["gardens"].decode()
+    text = gardens.replace(usage, f'{usage} "/tmp/mine.txt"')
+    with pytest.raises(
+        Invalid, match=r"line \d+: GARDEN in S0000 writes a report file"
+    ):
+        parse(text)
+    assert parse(gardens.replace(usage, f"{usage} *"))
+    with pytest.raises(Invalid, match=r"line \d+: \[FILES\] SAVE RAINFALL"):
+        parse(gardens + '[FILES]\nSAVE RAINFALL "/tmp/rain.rff"\n')
 
 
 def test_names_in_quotes_and_comments():
