@@ -10,10 +10,11 @@ import datetime as dt
 import json
 import os
 import re
+import resource
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,13 +32,15 @@ from swmm.toolkit.shared_enum import (
 )
 
 from duha_backend.errors import Diverged, Invalid
-from duha_backend.runoff.inp import Model, adapt, describe, parse
+from duha_backend.runoff.inp import INCH_MM, adapt, describe, parse, rain_factors
 from duha_backend.runoff.live import MOST_MM_H
 from duha_backend.validate import Array
 
 STEP_S = 60
 RAIN_TOLERANCE = 1e-8
-INCH_MM, FOOT_M = 25.4, 0.3048
+DAY_S = 86_400
+MOST_FILES = 1024
+FOOT_M = 0.3048
 CUBIC_FOOT_M3 = FOOT_M**3
 _TO_LITRES = {
     "CFS": CUBIC_FOOT_M3 * 1000, "GPM": 3.785411784 / 60, "MGD": 3785.411784e3 / 86_400,
@@ -87,25 +90,32 @@ def errors_of(report: Path, raw: bytes) -> list[str]:
     return found
 
 
-def write_live(raw: bytes, start: dt.datetime, folder: Path) -> tuple[Model, list[str]]:
-    """Write a model fit to be fed as ``live.inp``; returns what it is, and what changed."""
-    inp = parse(raw)
-    made, changes = adapt(inp, start)
-    (folder / "live.inp").write_text(made.text(), "utf-8")
-    return describe(inp), changes
+class Extremes(NamedTuple):
+    """What a run has come to, over every routing step: arrays in the order of the nodes.
+
+    `depth_m` greatest depth, `flooded` whether water left it, `flooding_m3` how much did,
+    `inflow_m3` how much came; as in the summaries of SWMM's report.
+    """
+
+    depth_m: Array
+    flooded: Array
+    flooding_m3: Array
+    inflow_m3: Array
 
 
 class Engine:
-    """A model that runs, fed a minute at a time.
+    """A model that runs: fed a minute at a time, or with rain that is known beforehand.
 
     Parameters
     ----------
     raw : bytes
         Its input file as the author wrote it.
     start : datetime
-        Its first moment, UTC.
+        Its first moment, by the clock of the city.
     folder : Path
         An empty folder of its own: two runs must not share their files.
+    rain_mm_h : (t, g) array, optional
+        Rain of each minute and gage [mm/h], for `run_through`.
 
     Raises
     ------
@@ -113,8 +123,14 @@ class Engine:
         SWMM refuses the model; every error with its line.
     """
 
-    def __init__(self, raw: bytes, start: dt.datetime, folder: Path) -> None:
-        self.model, self.changes = write_live(raw, start, folder)
+    def __init__(
+        self, raw: bytes, start: dt.datetime, folder: Path,
+        rain_mm_h: Array | None = None,
+    ) -> None:  # fmt: skip
+        inp = parse(raw)
+        made, self.changes = adapt(inp, start, rain_mm_h)
+        self.model = describe(inp)
+        (folder / "live.inp").write_text(made.text(), "utf-8")
         names = [str(folder / f"live.{end}") for end in ("inp", "rpt", "out")]
         self.folder = folder
         self._open = contextlib.ExitStack()
@@ -127,6 +143,11 @@ class Engine:
         self.minutes = 0
         self.injected = 0.0
         self._rows = np.zeros(len(self.gauges))
+        self._start = start
+        self._factors = rain_factors(inp)
+        self._whole_min = 0 if rain_mm_h is None else len(rain_mm_h)
+        if rain_mm_h is not None:
+            self.injected = float((rain_mm_h @ self._share) @ self._monthly()) / 60
         self._sim.step_advance(STEP_S)
         self._steps = iter(self._sim)
 
@@ -182,6 +203,9 @@ class Engine:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise Invalid(f"gage {self.gauges[first]}: {rain[first]} mm/h is no rain")
+        if self._factors:  # SWMM itself has them only for rain of its own series
+            at = self._start + dt.timedelta(minutes=self.minutes)
+            rain = rain * self._factors[at.month - 1]
         for i in np.flatnonzero(rain != self._rows).tolist():
             solver.raingage_set_precipitation(i, float(rain[i]) / self._rain)
         if self.minutes == 0:  # the first value is set before the first step
@@ -199,6 +223,60 @@ class Engine:
             raise Diverged("the model has come to the end of its time") from None
         except Exception as error:  # noqa: BLE001 - as above
             raise Diverged(f"SWMM: {error}") from None
+
+    def run_through(self, every_min: int) -> Iterator[None]:
+        """Run to the end of the rain that is known, by the steps that SWMM chooses.
+
+        Comes by after every step; `minutes` are those that are over, a multiple of
+        `every_min`, so that a course can be written down when they change.
+
+        Raises
+        ------
+        Diverged
+            SWMM has given up.
+        """
+        every_s = every_min * 60
+        while True:
+            try:
+                elapsed = float(solver.swmm_step()) * DAY_S
+            except Exception as error:  # noqa: BLE001 - as above
+                raise Diverged(f"SWMM: {error}") from None
+            if elapsed <= 0:  # SWMM's word for the step that has come to the end
+                self.minutes = self._whole_min
+                yield
+                return
+            # Sums of fractions of a day miss whole minutes by some millionths.
+            self.minutes = int((elapsed + 1e-3) // every_s) * every_min
+            yield
+
+    def _monthly(self) -> Array:
+        """The model's own factor of rain in each minute of its run."""
+        factors = np.array(self._factors or [1.0] * 12)
+        minutes = np.datetime64(self._start, "m") + np.arange(self._whole_min)
+        month = minutes.astype("datetime64[M]").astype(int) % 12
+        return np.asarray(factors[month])
+
+    def extremes(self) -> Extremes:
+        """What the run has come to so far, over every routing step."""
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        count = range(len(self.nodes))
+        stats = [solver.node_get_stats(i) for i in count]
+        return Extremes(
+            np.array([one.maxDepth for one in stats]) * self._depth,
+            np.array([one.timeFlooded > 0 for one in stats], dtype=bool),
+            np.array([one.volFlooded for one in stats]) * volume,
+            np.array(self.came_m3(list(count))),
+        )
+
+    def came_m3(self, rows: list[int]) -> list[float]:
+        """What has come to some nodes so far [m³]."""
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        return [solver.node_get_total_inflow(i) * volume for i in rows]
+
+    def inflows(self, rows: list[int]) -> list[float]:
+        """Inflow of some nodes now [L/s]."""
+        what = NodeResult.TOTAL_INFLOW
+        return [solver.node_get_result(i, what) * self._flow for i in rows]
 
     def check_rain(self) -> None:
         """Raise Diverged when the model has not got the rain that it was given."""
@@ -232,9 +310,8 @@ class Engine:
         return {name: getattr(totals, name) * self._rain for name in names}
 
     def stored_m3(self) -> float:
-        """Water in nodes and links [m³]."""
-        unit = CUBIC_FOOT_M3 if self.model.american else 1.0
-        return float(solver.system_get_routing_totals().finalStorage) * unit
+        """Water in nodes and links [m³]; SWMM gives it in cubic feet in every model."""
+        return float(solver.system_get_routing_totals().finalStorage) * CUBIC_FOOT_M3
 
     def read_runoff(self) -> Array:
         """Runoff of every subcatchment now (s,) [L/s]."""
@@ -391,10 +468,11 @@ def _refused(folder: Path, raw: bytes, error: Exception) -> Invalid:
 def _let_files_go() -> None:
     """In a fork: whatever is written to the report and the results goes nowhere."""
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for link in Path("/proc/self/fd").iterdir():
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(3, min(most, MOST_FILES)):
         with contextlib.suppress(OSError):
-            if str(link.readlink()).endswith((".rpt", ".out")):
-                os.dup2(nowhere, int(link.name))
+            if Path(f"/proc/self/fd/{number}").readlink().suffix in (".rpt", ".out"):
+                os.dup2(nowhere, number)
 
 
 def _member(raw: bytes, watched: tuple[list[int], list[int]]) -> Forecast:

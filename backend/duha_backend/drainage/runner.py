@@ -8,11 +8,13 @@ same water. Nothing but its process knows its state.
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from duha_backend.drainage.process import Names, Process, Row
 from duha_backend.drainage.rainfall import Rainfall
 from duha_backend.drainage.runs import Runs
-from duha_backend.errors import BackendError, StoreDown
+from duha_backend.drainage.turns import Turns
+from duha_backend.errors import BackendError, Invalid, StoreDown
 from duha_backend.lighting.inventory import Asset
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import Idf
@@ -49,7 +52,9 @@ CALM_EVERY_MS = HOUR_MS
 FORECAST_S = 60.0
 MINUTE_LIMIT_S = 180.0
 """A step that takes longer is hung: the process is killed and replayed."""
-DAY_LIMIT_S = 1800.0
+DAY_LIMIT_S = 600.0
+SAME_MM = 1e-6
+"""Rain of five minutes that differs by less is the same [mm]."""
 RETRY_S = (2.0, 10.0, 60.0, 300.0)
 
 
@@ -82,7 +87,9 @@ class Standing:
 class Course:
     """What the runner holds of a model that is open.
 
-    `ahead`: what the newest forecast has said of each watch, and whether it is likely.
+    `stored`: rain [mm] of each time whose results are in the store already, as long as the
+    replay has had the same. `ahead`: what the newest forecast has said of each watch, and
+    whether it is likely.
     """
 
     names: Names
@@ -90,6 +97,8 @@ class Course:
     nodes: list[int]
     links: list[int]
     rain: Array
+    outfalls: frozenset[str] = frozenset()
+    stored: dict[int, float] = dataclasses.field(default_factory=dict)
     before: tuple[float, float] = (0.0, 0.0)
     gauges: Sequence[Asset] = ()
     forecast_at: int = 0
@@ -112,15 +121,23 @@ class Runner:
         Gives what is watched in it.
     design : callable
         Gives the city's design rain and return period for forecasts, or None.
+    zone : str
+        Time zone of the city: its clock is that of the model.
+    replays, forecasts : Turns, optional
+        Who of all models of this process may replay, or look ahead, at the same time.
     """
 
     def __init__(
         self, model: SwmmModel, rainfall: Rainfall, readings: Readings, runs: Runs,
         watches: Callable[[], Sequence[Watch]],
         design: Callable[[], tuple[Idf, float] | None],
-        now_ms: Callable[[], int],
+        now_ms: Callable[[], int], zone: str = "UTC", replays: Turns | None = None,
+        forecasts: Turns | None = None,
     ) -> None:  # fmt: skip
         self.model = model
+        self._zone = zone
+        self._replays = replays or Turns()
+        self._forecasts = forecasts or Turns()
         self.standing = Standing()
         self._rainfall = rainfall
         self._readings = readings
@@ -161,21 +178,28 @@ class Runner:
     async def _live(self) -> None:
         due = await self._until(0)
         start = await self._cold_start(due)
-        names = await self.process.open(self.model.raw, start / 1000)
-        course = self._course(names)
+        async with self._replays.turn():
+            names = await self.process.open(
+                self.model.raw, start / 1000 + clock_offset_s(self._zone, start)
+            )
+        course = await asyncio.to_thread(self._course, names)
         await self._note_end("its process was gone")
         run = await asyncio.to_thread(
             self._runs.begin, "live", self.model.id, start, start, self._now(),
             _mark(self.model),
         )  # fmt: skip
         self.standing = Standing(t=start, start=start, run=run)
-        stored = await self._stored_until(start)
+        course.stored = await self._insist(lambda: self._stored(start))
         t = start
         while True:
             due = await self._until(t)
             end = min(due, t + DAY_MS)
-            rows = await self._advance(course, t, end)
-            await self._keep(course, rows, start, stored)
+            if end - t > HOUR_MS:
+                async with self._replays.turn():
+                    rows = await self._advance(course, t, end)
+            else:
+                rows = await self._advance(course, t, end)
+            await self._keep(course, rows, start)
             t = self.standing.t = end
             if t < due:
                 log.info("model %s: replayed up to %s", self.model.id, _at(t))
@@ -206,11 +230,15 @@ class Runner:
                 return last.start
         return (due - days) // DAY_MS * DAY_MS
 
-    async def _stored_until(self, start: int) -> int:
-        """Up to when results are in the store already: a replay need not write them."""
-        newest = await self._readings.latest("model", start)
-        mine = newest["device"] == self.model.id if length(newest) else []
-        return int(newest["ts"][mine].max()) if np.any(mine) else 0
+    async def _stored(self, start: int) -> dict[int, float]:
+        """Rain of each time since the start whose results are in the store [mm]."""
+        frame = await self._readings.window(
+            "model", self.model.id, start, self._now() + DAY_MS
+        )
+        if not length(frame):
+            return {}
+        rain = np.asarray(frame["rain_mm"], dtype=float)
+        return dict(zip(frame["ts"].tolist(), rain.tolist(), strict=True))
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call to the stores, again until they work: the model itself waits."""
@@ -233,6 +261,9 @@ class Runner:
         for watch in self._watches():
             watched[watch.part].append(watch.object)
         outfalls = describe(parse(self.model.raw)).outfalls
+        names.changes.append(
+            f"it runs by the clock of the city at its cold start, {self._zone}"
+        )
         nodes, links = kept(names.nodes, names.links, outfalls, watched)
         return Course(
             names,
@@ -240,6 +271,7 @@ class Runner:
             nodes,
             links,
             np.empty((0, len(names.gauges))),
+            frozenset(outfalls),
             gauges=self._rainfall.gauges,
         )
 
@@ -261,20 +293,28 @@ class Runner:
 
     # -- what becomes known ---------------------------------------------------------------
 
-    async def _keep(
-        self, course: Course, rows: list[Row], start: int, stored: int
-    ) -> None:
+    async def _keep(self, course: Course, rows: list[Row], start: int) -> None:
+        """Store results; of a replay those that are not stored, or had another rain.
+
+        The same rain gives the same water. Once late rain has changed it, everything from
+        there on is written again, so that the history is that of the model that runs.
+        """
         if not rows:
             return
         course.last = rows[-1]
         before, course.before = course.before, _totals(rows[-1])
-        fresh = [row for row in rows if start + row.minute * MINUTE_MS > stored]
-        if not fresh:
+        times = [start + row.minute * MINUTE_MS for row in rows]
+        rain = np.diff([row.injected_mm for row in rows], prepend=before[0])
+        known = _known(course.stored, times, rain.tolist())
+        if known == len(rows):
             return
-        if len(fresh) < len(rows):
-            before = _totals(rows[-len(fresh) - 1])
-        times = [start + row.minute * MINUTE_MS for row in fresh]
-        for kind, frame in _frames(self.model, course, fresh, times, before).items():
+        course.stored = {}
+        if known:
+            before = _totals(rows[known - 1])
+        frames = await asyncio.to_thread(
+            _frames, self.model, course, rows[known:], times[known:], before
+        )
+        for kind, frame in frames.items():
             await self._insist(partial(self._readings.put, kind, frame))
 
     async def _tell(self, course: Course, t: int) -> None:
@@ -291,10 +331,11 @@ class Runner:
             await self._forecast(course, t, watches)
         for watch in watches:
             _look_ahead(watch, course, self.standing)
+        snapshot = await asyncio.to_thread(_snapshot, course, self.standing)
         await self._insist(
             partial(
                 asyncio.to_thread, self._runs.update, self.standing.run, warm=True, t0=t,
-                result=_snapshot(course, self.standing),
+                result=snapshot,
             )
         )  # fmt: skip
 
@@ -310,13 +351,14 @@ class Runner:
         links = sorted(
             {course.names.links.index(w.object) for w in mine if w.part == "link"}
         )
-        rains = members(course.rain, round(self.model.horizon_h * 60), self._design())
-        found = await self.process.forecast(rains, nodes, links, FIVE, FORECAST_S)
+        rains, without = self._members(course)
+        async with self._forecasts.turn():
+            found = await self.process.forecast(rains, nodes, links, FIVE, FORECAST_S)
         told, courses = _told(found, mine, course.names, nodes, links)
         problems = [
             f"{n}: {one['problem']}" for n, one in found.items() if one["problem"]
         ]
-        self.standing.forecast_problem = "; ".join(problems)
+        self.standing.forecast_problem = "; ".join(problems + without)
         for watch in mine:
             likely = {n: c for n, c in courses[watch.id].items() if n in LIKELY}
             course.ahead[watch.id] = [
@@ -328,6 +370,34 @@ class Runner:
             state="failed" if len(problems) == len(found) else "complete",
             detail=self.standing.forecast_problem, result=told,
         )  # fmt: skip
+
+    def _members(self, course: Course) -> tuple[dict[str, Array], list[str]]:
+        """Rains that may come; and why there is none of the city's design rain."""
+        minutes = round(self.model.horizon_h * 60)
+        try:
+            return members(course.rain, minutes, self._design()), []
+        except Invalid as error:  # a table that does not reach to this storm
+            return members(course.rain, minutes), [f"design: {error}"]
+
+
+def clock_offset_s(zone: str, at_ms: int) -> float:
+    """How far the clock of a zone is ahead of UTC at a time [s].
+
+    A model keeps the offset of its cold start: its clock neither jumps nor stops. After a
+    change of summer time it is an hour off until it begins cold again.
+    """
+    offset = dt.datetime.fromtimestamp(at_ms / 1000, ZoneInfo(zone)).utcoffset()
+    return offset.total_seconds() if offset is not None else 0.0
+
+
+def _known(
+    stored: Mapping[int, float], times: Sequence[int], rain_mm: Sequence[float]
+) -> int:
+    """How many rows, from the first on, are stored with the rain that they have."""
+    for number, (t, rain) in enumerate(zip(times, rain_mm, strict=True)):
+        if t not in stored or not abs(stored[t] - rain) <= SAME_MM:
+            return number
+    return len(times)
 
 
 def _look_ahead(watch: Watch, course: Course, standing: Standing) -> None:
@@ -442,8 +512,7 @@ def _frames(
     injected = np.array([row.injected_mm for row in rows])
     # What ran off in each row's time [mm on so many ha], as a mean flow [L/s].
     ran = np.diff([row.runoff_mm for row in rows], prepend=before[1])
-    outfalls = set(describe(parse(model.raw)).outfalls)
-    out = [i for i, name in enumerate(names.nodes) if name in outfalls]
+    out = [i for i, name in enumerate(names.nodes) if name in course.outfalls]
     whole = {
         "rain_mm": np.diff(injected, prepend=before[0]),
         "runoff_l_s": np.maximum(0.0, ran) * names.area_ha * 10_000 / (FIVE * 60),
@@ -451,7 +520,7 @@ def _frames(
         "flooding_l_s": np.array([row.nodes[2].sum() for row in rows]),
         "stored_m3": np.array([row.stored_m3 for row in rows]),
     }
-    found = {"model": _frame([model.id], times, model.id, whole)}
+    found = {}
     found["node"] = _frame(
         [device(model.id, names.nodes[i]) for i in nodes], times, model.id,
         {n: node[:, k] for k, n in enumerate(("depth_m", "inflow_l_s", "flooding_l_s"))},
@@ -468,6 +537,8 @@ def _frames(
         [device(model.id, name) for name in names.lids], [t for t, _ in hourly], model.id,
         {name: lid[:, k] for k, name in enumerate(parts)},
     )  # fmt: skip
+    # The model itself comes last: where it is stored, all of its parts are.
+    found["model"] = _frame([model.id], times, model.id, whole)
     return {kind: frame for kind, frame in found.items() if length(frame)}
 
 
