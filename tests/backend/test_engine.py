@@ -393,7 +393,9 @@ def test_inflows_of_past_dates_are_refused_and_those_that_end_are_said():
     own = OWN["today"].decode() + inflow
     dated = own + series.format("01/01/2020 ", "")
     start = START.replace(tzinfo=None)
-    with pytest.raises(Invalid, match=r"inflow of N0001 .* from 01/01/2020: .* pattern"):
+    with pytest.raises(
+        Invalid, match=r"inflow of N0001 .* from 01/01/2020: .* pattern"
+    ):
         adapt(parse(dated), start)
     _, changes = adapt(parse(own + series.format("", "")), start)
     assert (

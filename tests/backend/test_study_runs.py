@@ -112,7 +112,10 @@ def workers_of(parent):
     for entry in pathlib.Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             ppid = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if ppid == parent and b"drainage.worker" in (entry / "cmdline").read_bytes():
+            if (
+                ppid == parent
+                and b"drainage.worker" in (entry / "cmdline").read_bytes()
+            ):
                 found.append(int(entry.name))
     return found
 
