@@ -119,6 +119,7 @@ async def test_a_models_process_has_nothing_of_its_parents_environment(monkeypat
         with open(f"/proc/{process.pid}/environ") as file:
             environment = file.read()
         assert "canary" not in environment
+        assert process._folder is not None
         assert os.readlink(f"/proc/{process.pid}/cwd") == process._folder.name
     finally:
         await process.close()

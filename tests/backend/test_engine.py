@@ -343,7 +343,7 @@ def test_a_model_writes_no_file_of_this_machine():
         Invalid, match=r"line \d+: GARDEN in S0000 writes a report file"
     ):
         parse(text)
-    assert parse(gardens.replace(usage, f"{usage} *"))
+    assert parse(gardens.replace(usage, f"{usage} *")).sections
     with pytest.raises(Invalid, match=r"line \d+: \[FILES\] SAVE RAINFALL"):
         parse(gardens + '[FILES]\nSAVE RAINFALL "/tmp/rain.rff"\n')
 

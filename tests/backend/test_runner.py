@@ -13,7 +13,7 @@ from duha_backend.errors import StoreDown
 from duha_backend.lighting.inventory import Asset
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import DesignRain
-from duha_backend.readings import rows_of
+from duha_backend.readings import QUARTER_MS, rows_of
 from duha_backend.runoff.live import Place, SwmmModel, areal, rain_field
 from duha_backend.runoff.watch import Watch
 from duha_sim.sewer import sewer
@@ -344,12 +344,10 @@ async def test_after_late_rain_and_a_replay_the_history_is_that_of_the_model(cit
         await at(runner, 300)
     before = await kept(city)
     await city.rain(RAIN[:, 60:120], T0 + 60 * MINUTE)
-    again = city.new_rainfall()
-    await city.until(300, again)
-    again.again(T0 + 60 * MINUTE)
-    for minutes in (305, 310):
-        await city.until(minutes, again)
-    async with running(city, rainfall=again) as runner:
+    city.books.mark([("rain", "late", T0 + k * QUARTER_MS) for k in range(4, 8)])
+    again = city.rainfall
+    await city.until(310)
+    async with running(city) as runner:
         await at(runner, 310)
         result = city.runs.result(runner.standing.run)
         start = runner.standing.start

@@ -15,6 +15,7 @@ import pyswmm.tests.data as bundled
 import pytest
 
 from duha_backend.drainage import jobs as spreading
+from duha_backend.drainage.job import START
 from duha_backend.drainage.jobs import all_jobs, outcomes, run_job
 from duha_backend.drainage.runs import MOST_PENDING_EACH
 from duha_backend.drainage.studies import Asked, DesignStorm, Happened, Studies
@@ -41,7 +42,7 @@ def report_of(raw, rain, folder):
     """The report of SWMM alone about a model that has a rain as its own series."""
     inp = parse(raw)
     course = np.repeat(rain.mm_h, len(describe(inp).gauges), axis=1)
-    made, _ = adapt(inp, own_start(inp, None), course)
+    made, _ = adapt(inp, own_start(inp, START), course)
     made.sections["REPORT"] = ["NODES ALL"]
     names = [str(folder / f"m.{end}") for end in ("inp", "rpt", "out")]
     (folder / "m.inp").write_text(made.text())
@@ -127,23 +128,21 @@ async def workers(count=1):
     return found
 
 
+async def all_of(spread):
+    return {number: outcome async for number, outcome in spread}
+
+
 LONG = sewer(300, ("A",), routing_s=1).encode()
 SHORT = sewer(3, ("A",)).encode()
 
 
 async def test_a_job_whose_process_is_killed_takes_no_other_with_it():
     jobs = all_jobs([("long", LONG), ("short", SHORT)], [STORM], 200)
-    found = {}
-
-    async def listen():
-        async for number, outcome in outcomes(jobs, workers=1):
-            found[number] = outcome
-
-    listening = asyncio.create_task(listen())
+    listening = asyncio.create_task(all_of(outcomes(jobs, workers=1)))
     (pid,) = await workers()
     await asyncio.sleep(1)
     os.kill(pid, signal.SIGKILL)
-    await asyncio.wait_for(listening, 60)
+    found = await asyncio.wait_for(listening, 60)
     assert "has died" in found[0].problem
     assert found[1].problem == ""
     assert workers_of(os.getpid()) == []
@@ -151,17 +150,11 @@ async def test_a_job_whose_process_is_killed_takes_no_other_with_it():
 
 async def test_a_job_whose_process_hangs_is_ended_and_the_others_go_on():
     jobs = all_jobs([("long", LONG), ("short", SHORT)], [STORM], 200)
-    found = {}
-
-    async def listen():
-        async for number, outcome in outcomes(jobs, workers=1, limit_s=6):
-            found[number] = outcome
-
-    listening = asyncio.create_task(listen())
+    listening = asyncio.create_task(all_of(outcomes(jobs, workers=1, limit_s=6)))
     (pid,) = await workers()
     await asyncio.sleep(2)  # it has begun
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.wait_for(listening, 60)
+    found = await asyncio.wait_for(listening, 60)
     assert "has not answered within" in found[0].problem
     assert found[1].problem == ""
 
@@ -246,9 +239,10 @@ async def test_studies_that_wait_have_a_quota_for_each_and_for_all(city):
     for number in range(3):
         for _ in range(MOST_PENDING_EACH):
             city.runs.ask("short", T0, asked("short"), f"user{number}")
-    with pytest.raises(Busy, match="at most 20"):
-        for number in range(10):
-            city.runs.ask("short", T0, asked("short"), f"more{number}")
+    for number in range(20 - 17):
+        city.runs.ask("short", T0, asked("short"), f"more{number}")
+    with pytest.raises(Busy, match="20 studies wait, 0 of them yours"):
+        city.runs.ask("short", T0, asked("short"), "another")
 
 
 async def test_studies_that_are_over_are_forgotten_some_day(city, monkeypatch):
