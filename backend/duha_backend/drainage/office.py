@@ -1,7 +1,7 @@
 """Where rain and models are looked after: one for each process that holds the role."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from duha_backend.alarms.engine import Holds, News
@@ -91,30 +91,30 @@ class Drainage:
 
     async def run(self, leads: asyncio.Event | None = None) -> None:
         """Look after everything until cancelled; only while this process leads."""
-        studying: asyncio.Task[None] | None = None
+
+        def leading() -> bool:
+            return leads is None or leads.is_set()
+
+        studying = asyncio.create_task(self._study(leading), name="studies")
         try:
             while True:
-                if leads is None or leads.is_set():
-                    studying = studying or asyncio.create_task(
-                        self._study(), name="studies"
-                    )
+                if leading():
                     await self._tick()
                 else:
-                    await _ended(studying)
-                    studying = None
                     await self._stop(list(self._running))
                     self._adopted, self._seen = False, -1
                 await asyncio.sleep(TICK_S)
         finally:
-            await _ended(studying)
+            await ended([studying])
             await self._stop(list(self._running))
 
-    async def _study(self) -> None:
+    async def _study(self, leading: Callable[[], bool]) -> None:
         """Studies one after the other, beside everything else."""
         while True:
             await asyncio.sleep(TICK_S)
-            with self.parts.barrier("studies"):
-                await self._studies.tend()
+            if leading():
+                with self.parts.barrier("studies"):
+                    await self._studies.tend(leading)
 
     async def _tick(self) -> None:
         """Each job on its own: one that fails does not take the next with it."""
@@ -218,11 +218,6 @@ class Drainage:
     def _cabinet_of(self, name: str) -> str:
         asset = self._live.assets.get(name)
         return asset.cabinet if asset is not None else ""
-
-
-async def _ended(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        await ended([task])
 
 
 _IF = {"dry": "even if the rain stops", "persistence": "if the rain goes on"}

@@ -116,20 +116,20 @@ class Studies:
         self._scheduler = scheduler
         self._workers = workers
 
-    async def tend(self) -> None:
-        """Carry out the oldest study that waits, or was interrupted."""
+    async def tend(self, leading: Callable[[], bool] = lambda: True) -> None:
+        """Carry out the oldest study that waits, or was interrupted; only while leading."""
         waiting = await asyncio.to_thread(self._runs.pending, "study")
         if waiting:
-            await self._carry_out(waiting[0])
+            await self._carry_out(waiting[0], leading)
 
-    async def _carry_out(self, run: Run) -> None:
-        """Carry a study out, unless it is cancelled meanwhile."""
+    async def _carry_out(self, run: Run, leading: Callable[[], bool]) -> None:
+        """Carry a study out, unless it is cancelled or taken over meanwhile."""
         working = asyncio.create_task(self._work(run), name=f"study {run.id}")
         try:
             while not working.done():
                 await asyncio.wait([working], timeout=LOOK_S)
                 now = await asyncio.to_thread(self._runs.find, run.id)
-                if now is None or now.state != "pending":
+                if now is None or now.state != "pending" or not leading():
                     break
         finally:
             working.cancel()
