@@ -421,3 +421,26 @@ async def test_daily_patterns_act_by_the_clock_that_the_model_is_given(process):
     wet = [row.minute for row, q in zip(rows, inflow, strict=True) if q > 1]
     assert 5 * 60 <= min(wet) <= 5 * 60 + 10, "7 h by its clock, two hours ahead of UTC"
     assert max(wet) <= 6 * 60 + 10
+
+
+async def test_what_is_flooded_live_is_what_left_in_every_routing_step(process):
+    """The weirs of this model swing within seconds: samples of five minutes see half."""
+    raw = (DATA / "model_weir_setting.inp").read_bytes()
+    rain = np.zeros((180, 1))
+    rain[:30] = 100.0
+    names, rows = await live(process, raw, lambda _: rain)
+    minutes = Process()
+    try:
+        await minutes.open(raw, START.timestamp())
+        fine = await minutes.run(rain, 1, 60)
+    finally:
+        await minutes.close()
+    whole = np.array([row.nodes[2] for row in rows]).sum(axis=0) * 0.3
+    parts = np.array([row.nodes[2] for row in fine]).sum(axis=0) * 0.06
+    assert whole.sum() > 1
+    assert whole == pytest.approx(parts), "m³, however often they are read"
+    deepest = np.array([row.peaks[0] for row in rows]).max(axis=0)
+    sampled = np.array([row.nodes[0] for row in rows]).max(axis=0)
+    assert deepest == pytest.approx(np.array([r.peaks[0] for r in fine]).max(axis=0))
+    at = names.nodes.index("J2")
+    assert deepest[at] > sampled[at] + 0.1

@@ -52,12 +52,24 @@ _ERROR = re.compile(r"^\s*ERROR\s+\d+:.*$", re.MULTILINE)
 class Snapshot(NamedTuple):
     """Results at one moment: SI units, arrays in the order of the model's names.
 
-    `nodes` (3, n): depth [m], inflow [L/s], flooding [L/s]. `links` (2, m): flow [L/s],
-    depth [m].
+    `nodes` (3, n): depth [m], inflow [L/s], and flooding [L/s] as the mean since the last
+    reading, so that its volume is right. `links` (2, m): flow [L/s], depth [m]. `peaks`
+    (3, n) and `link_peaks` (2, m): the greatest of the same since the last reading where
+    it is the greatest of the run so far, over every routing step; else the value now.
     """
 
     nodes: Array
     links: Array
+    peaks: Array
+    link_peaks: Array
+
+
+class _Statistics(NamedTuple):
+    """SWMM's own statistics of a run so far: `most` as of `Snapshot`, `spilled` [m³]."""
+
+    nodes: Array
+    links: Array
+    spilled: Array
 
 
 class Forecast(NamedTuple):
@@ -150,6 +162,7 @@ class Engine:
             self.injected = float((rain_mm_h @ self._share).sum()) / 60
         self._sim.step_advance(STEP_S)
         self._steps = iter(self._sim)
+        self._before, self._read_at = self._statistics(), 0
 
     def _index(self) -> None:
         model = self.model
@@ -282,12 +295,37 @@ class Engine:
             )
 
     def read(self) -> Snapshot:
-        """Results of now."""
-        return Snapshot(self.read_nodes(), self._read_links(range(len(self.links))))
+        """Results of now, and what was reached since the last reading."""
+        nodes = self._read_nodes(range(len(self.nodes)))
+        links = self._read_links(range(len(self.links)))
+        before, now = self._before, self._statistics()
+        nodes[2] = self._spilling(now)
+        self._before, self._read_at = now, self.minutes
+        return Snapshot(
+            nodes,
+            links,
+            np.where(now.nodes > before.nodes, now.nodes, nodes),
+            np.where(now.links > before.links, now.links, links),
+        )
 
-    def read_nodes(self) -> Array:
-        """Depth [m], inflow and flooding [L/s] of every node: (3, n)."""
-        return self._read_nodes(range(len(self.nodes)))
+    def _spilling(self, now: _Statistics) -> Array:
+        """Mean flooding of every node since the last reading [L/s]."""
+        seconds = max(1, self.minutes - self._read_at) * STEP_S
+        return (now.spilled - self._before.spilled) * (1000 / seconds)
+
+    def _statistics(self) -> _Statistics:
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        nodes = [solver.node_get_stats(i) for i in range(len(self.nodes))]
+        links = [solver.link_get_stats(i) for i in range(len(self.links))]
+        scale = np.array([[self._depth], [self._flow], [self._flow]])
+        most = [(s.maxDepth, s.maxInflow, s.maxOverflow) for s in nodes]
+        most_links = [(s.maxFlow, s.maxDepth) for s in links]
+        return _Statistics(
+            np.array(most).reshape(-1, 3).T * scale,
+            np.array(most_links).reshape(-1, 2).T
+            * np.array([[self._flow], [self._depth]]),
+            np.array([s.volFlooded for s in nodes]) * volume,
+        )
 
     def lid_water_mm(self) -> Array:
         """Water on and in every LID unit that is to leave it [mm]: surface and storage."""
@@ -427,12 +465,10 @@ class Engine:
             for minute, row in enumerate(rain, 1):
                 self.advance(row)
                 if minute % every == 0:
-                    rows["nodes"].append(self._read_nodes(watched[0]).tolist())
-                    rows["links"].append(self._read_links(watched[1]).tolist())
-                    flood = _read(
-                        solver.node_get_result, range(len(self.nodes)), NodeResult.FLOOD
-                    )
-                    rows["flooding"].append(float(flood.sum()) * self._flow)
+                    now = self.read()
+                    rows["nodes"].append(now.nodes[:, watched[0]].tolist())
+                    rows["links"].append(now.links[:, watched[1]].tolist())
+                    rows["flooding"].append(float(now.nodes[2].sum()))
         except (Invalid, Diverged) as error:
             rows["problem"] = str(error)
         return rows

@@ -55,6 +55,8 @@ class Row:
     minute: int
     nodes: Array
     links: Array
+    peaks: Array
+    link_peaks: Array
     lids: Array | None
     stored_m3: float
     injected_mm: float
@@ -228,6 +230,6 @@ def _row(said: dict[str, Any]) -> Row:
 
     lids = array("lids", 6) if said["minute"] % LIDS_MIN == 0 else None
     return Row(
-        said["minute"], array("nodes", 3), array("links", 2), lids, said["stored_m3"],
-        said["injected_mm"], said["runoff_mm"],
+        said["minute"], array("nodes", 3), array("links", 2), array("peaks", 3),
+        array("link_peaks", 2), lids, said["stored_m3"], said["injected_mm"], said["runoff_mm"],
     )  # fmt: skip

@@ -423,11 +423,12 @@ def _has(watch: Watch, names: Names) -> bool:
 
 
 def _now_at(watch: Watch, course: Course) -> dict[str, Any]:
+    """What a watch has come to in the last five minutes, and its stage."""
     assert course.last is not None  # noqa: S101 - asked only when there is one
     names, table = (
-        (course.names.nodes, course.last.nodes)
+        (course.names.nodes, course.last.peaks)
         if watch.part == "node"
-        else (course.names.links, course.last.links)
+        else (course.names.links, course.last.link_peaks)
     )
     value = float(table[watch.row, names.index(watch.object)])
     return {"value": value, "stage": watch.stage(value)}
