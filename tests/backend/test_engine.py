@@ -444,3 +444,46 @@ async def test_what_is_flooded_live_is_what_left_in_every_routing_step(process):
     assert deepest == pytest.approx(np.array([r.peaks[0] for r in fine]).max(axis=0))
     at = names.nodes.index("J2")
     assert deepest[at] > sampled[at] + 0.1
+
+
+READ_STATISTICS = """
+import datetime, json, pathlib, sys
+import numpy as np
+from swmm.toolkit import solver
+from duha_backend.drainage.engine import Engine
+model = Engine(sys.stdin.buffer.read(), datetime.datetime(2026, 7, 1), pathlib.Path(sys.argv[1]))
+for _ in range(60):
+    model.advance(np.full(len(model.gauges), 90.0))
+nodes, links = model._statistics.nodes(), model._statistics.links()
+same = []
+for i in range(len(model.nodes)):
+    one = solver.node_get_stats(i)
+    same.append([one.maxDepth, one.maxInflow, one.maxOverflow, one.volFlooded, one.timeFlooded]
+        == [float(column[i]) for column in nodes])
+for i in range(len(model.links)):
+    one = solver.link_get_stats(i)
+    same.append([one.maxFlow, one.maxDepth] == [float(column[i]) for column in links])
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+for _ in range(100):
+    model.read()
+before = resident()
+for _ in range(5000):
+    model.read()
+print(json.dumps({"same": all(same), "count": len(same), "grown": resident() - before}))
+"""
+
+
+def test_statistics_are_those_of_the_toolkit_and_cost_no_memory(tmp_path):
+    import json
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", READ_STATISTICS, str(tmp_path)],
+        input=OWN["today"], capture_output=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same"]
+    assert found["count"] > 20
+    assert found["grown"] < 4e6

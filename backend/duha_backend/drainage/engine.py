@@ -31,6 +31,7 @@ from swmm.toolkit.shared_enum import (
     SubcatchResult,
 )
 
+from duha_backend.drainage.swmm_statistics import Statistics
 from duha_backend.errors import Diverged, Invalid
 from duha_backend.runoff.inp import INCH_MM, adapt, describe, parse, rain_factors
 from duha_backend.runoff.live import MOST_MM_H
@@ -64,7 +65,7 @@ class Snapshot(NamedTuple):
     link_peaks: Array
 
 
-class _Statistics(NamedTuple):
+class _SoFar(NamedTuple):
     """SWMM's own statistics of a run so far: `most` as of `Snapshot`, `spilled` [m³]."""
 
     nodes: Array
@@ -162,7 +163,10 @@ class Engine:
             self.injected = float((rain_mm_h @ self._share).sum()) / 60
         self._sim.step_advance(STEP_S)
         self._steps = iter(self._sim)
-        self._before, self._read_at = self._statistics(), 0
+        self._statistics = Statistics(
+            Path(solver.__file__).parent, len(self.nodes), len(self.links)
+        )
+        self._before, self._read_at = self._so_far(), 0
 
     def _index(self) -> None:
         model = self.model
@@ -265,13 +269,12 @@ class Engine:
     def extremes(self) -> Extremes:
         """What the run has come to so far, over every routing step."""
         volume = CUBIC_FOOT_M3 if self.model.american else 1.0
-        count = range(len(self.nodes))
-        stats = [solver.node_get_stats(i) for i in count]
+        found = self._statistics.nodes()
         return Extremes(
-            np.array([one.maxDepth for one in stats]) * self._depth,
-            np.array([one.timeFlooded > 0 for one in stats], dtype=bool),
-            np.array([one.volFlooded for one in stats]) * volume,
-            np.array(self.came_m3(list(count))),
+            found.depth * self._depth,
+            found.flooded_h > 0,
+            found.spilled * volume,
+            np.array(self.came_m3(list(range(len(self.nodes))))),
         )
 
     def came_m3(self, rows: list[int]) -> list[float]:
@@ -298,7 +301,7 @@ class Engine:
         """Results of now, and what was reached since the last reading."""
         nodes = self._read_nodes(range(len(self.nodes)))
         links = self._read_links(range(len(self.links)))
-        before, now = self._before, self._statistics()
+        before, now = self._before, self._so_far()
         nodes[2] = self._spilling(now)
         self._before, self._read_at = now, self.minutes
         return Snapshot(
@@ -308,23 +311,19 @@ class Engine:
             np.where(now.links > before.links, now.links, links),
         )
 
-    def _spilling(self, now: _Statistics) -> Array:
+    def _spilling(self, now: _SoFar) -> Array:
         """Mean flooding of every node since the last reading [L/s]."""
         seconds = max(1, self.minutes - self._read_at) * STEP_S
         return (now.spilled - self._before.spilled) * (1000 / seconds)
 
-    def _statistics(self) -> _Statistics:
+    def _so_far(self) -> _SoFar:
         volume = CUBIC_FOOT_M3 if self.model.american else 1.0
-        nodes = [solver.node_get_stats(i) for i in range(len(self.nodes))]
-        links = [solver.link_get_stats(i) for i in range(len(self.links))]
-        scale = np.array([[self._depth], [self._flow], [self._flow]])
-        most = [(s.maxDepth, s.maxInflow, s.maxOverflow) for s in nodes]
-        most_links = [(s.maxFlow, s.maxDepth) for s in links]
-        return _Statistics(
-            np.array(most).reshape(-1, 3).T * scale,
-            np.array(most_links).reshape(-1, 2).T
-            * np.array([[self._flow], [self._depth]]),
-            np.array([s.volFlooded for s in nodes]) * volume,
+        nodes, links = self._statistics.nodes(), self._statistics.links()
+        depth, flow = self._depth, self._flow
+        return _SoFar(
+            np.array((nodes.depth * depth, nodes.inflow * flow, nodes.flooding * flow)),
+            np.array((links.flow * flow, links.depth * depth)),
+            nodes.spilled * volume,
         )
 
     def lid_water_mm(self) -> Array:
