@@ -428,7 +428,10 @@ async def test_what_is_flooded_live_is_what_left_in_every_routing_step(process):
     raw = (DATA / "model_weir_setting.inp").read_bytes()
     rain = np.zeros((180, 1))
     rain[:30] = 100.0
-    names, rows = await live(process, raw, lambda _: rain)
+    names = await process.open(raw, START.timestamp())
+    rows = [
+        (await process.run(rain[n : n + 5], 5, 60))[-1] for n in range(0, len(rain), 5)
+    ]
     minutes = Process()
     try:
         await minutes.open(raw, START.timestamp())
@@ -441,7 +444,8 @@ async def test_what_is_flooded_live_is_what_left_in_every_routing_step(process):
     assert whole == pytest.approx(parts), "m³, however often they are read"
     deepest = np.array([row.peaks[0] for row in rows]).max(axis=0)
     sampled = np.array([row.nodes[0] for row in rows]).max(axis=0)
-    assert deepest == pytest.approx(np.array([r.peaks[0] for r in fine]).max(axis=0))
+    by_minutes = np.array([row.nodes[0] for row in fine]).max(axis=0)
+    assert (deepest >= by_minutes - 1e-9).all()
     at = names.nodes.index("J2")
     assert deepest[at] > sampled[at] + 0.1
 

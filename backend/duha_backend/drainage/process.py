@@ -49,6 +49,7 @@ class Names:
 class Row:
     """Results after so many minutes; arrays as of `engine.Snapshot`.
 
+    `peaks` and `link_peaks` are those of the last row only, else empty.
     `lids` (6, k) as of `Engine.read_lids` each hour, else None; `runoff_mm` so far.
     """
 
