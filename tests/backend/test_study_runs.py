@@ -255,6 +255,14 @@ async def test_studies_that_are_over_are_forgotten_some_day(city, monkeypatch):
     assert len(city.runs.page("study")) == 3
 
 
+async def test_runs_of_models_that_are_gone_are_forgotten_some_day(city, monkeypatch):
+    monkeypatch.setattr("duha_backend.drainage.runs.MOST_RUNS", 10)
+    for number in range(30):
+        run = city.runs.begin("forecast", f"model {number}", 0, 0, T0 + number)
+        city.runs.update(run, state="complete")
+    assert len(city.runs.page("forecast", limit=100)) <= 11
+
+
 def test_the_size_of_a_study_is_known_before_it_is_asked_for():
     storms = tuple(DesignStorm("city") for _ in range(26))
     with pytest.raises(Invalid, match="500 runs at most"):

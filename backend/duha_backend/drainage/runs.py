@@ -15,8 +15,10 @@ from duha_backend.drainage.turns import Busy
 
 State = Literal["pending", "running", "failed", "complete", "cancelled"]
 RunKind = Literal["live", "forecast", "study"]
-KEPT = {"live": 50, "forecast": 300, "study": 200}
+KEPT = {"live": 20, "forecast": 300, "study": 200}
 """Runs that are kept: of each model; studies, all together."""
+MOST_RUNS = 3_000
+"""Runs of a kind that are kept of all models together, removed ones among them."""
 OVER: tuple[State, ...] = ("complete", "failed", "cancelled")
 MOST_PENDING, MOST_PENDING_EACH = 20, 4
 _PLAIN = [column for column in tables.run.c if column.name != "result"]
@@ -76,6 +78,15 @@ class Runs:
             keep = list(db.execute(newest).scalars())
             over = mine & r.id.not_in(keep) & r.state.in_(OVER)
             db.execute(sa.delete(tables.run).where(over))
+            old = (
+                sa.select(r.id)
+                .where(r.kind == kind, r.state.in_(OVER))
+                .order_by(r.begun.desc())
+                .offset(MOST_RUNS)
+            )
+            ids = list(db.execute(old).scalars())
+            if ids:
+                db.execute(sa.delete(tables.run).where(r.id.in_(ids[:500])))
             db.execute(sa.insert(tables.run), row)
         return name
 
