@@ -83,6 +83,21 @@ async def test_many_models_at_once_wait_for_their_turn(api):
     assert 1 <= most <= len(os.sched_getaffinity(0))
 
 
+async def test_models_that_run_have_a_number(api, monkeypatch):
+    monkeypatch.setattr("duha_backend.api.models.MOST_RUNNING", 1)
+    body = {"name": "x", "inp": sewer(3, ("A",)), "replay_days": 1}
+    await api.ask("PUT", "/models/one", json=body)
+    answer = await api.ask("PUT", "/models/two", expect=409, json=body)
+    assert "1 models run already" in answer["detail"]
+    await api.ask("PUT", "/models/two", json=body | {"running": False})
+    await api.ask("PUT", "/models/two", expect=409, json=body)
+    await api.ask("PUT", "/models/one", json=body | {"name": "y"})
+    await api.ask("DELETE", "/models/one", expect=204)
+    async with asyncio.timeout(10):
+        while api.backend.drainage.runners:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_study_is_cancelled_by_a_call(api):
     await api.ask("PUT", "/design-rain/city", json=TABLE)
     body = {"name": "Long", "inp": LONG.decode(), "running": False}

@@ -22,6 +22,7 @@ from duha_backend.api.services import (
     record,
     to_ms,
 )
+from duha_backend.drainage.office import MOST_MODELS as MOST_RUNNING
 from duha_backend.drainage.paper import comparison
 from duha_backend.drainage.process import Names, Process
 from duha_backend.drainage.runs import Run
@@ -88,8 +89,8 @@ async def put(
     The answer tells what was changed so that it can be fed live, and what it is made of.
     """
     before = await asyncio.to_thread(services.registry.find, SwmmModel, name)
-    if before is None:
-        await _check_room(services)
+    if before is None or (body.running and not before.running):
+        await _check_room(services, name, running=body.running)
     places = {gage: Place(**place.model_dump()) for gage, place in body.gauges.items()}
     try:
         made, mark = await asyncio.to_thread(_made, name, body, places, before)
@@ -125,10 +126,13 @@ def _made(
     return made, tag(made)
 
 
-async def _check_room(services: Services) -> None:
+async def _check_room(services: Services, name: str, *, running: bool) -> None:
     there = await asyncio.to_thread(services.registry.all, SwmmModel)
-    if len(there) >= MOST_MODELS:
+    others = [model for model in there if model.id != name]
+    if len(others) >= MOST_MODELS:
         raise Conflict(f"there are {MOST_MODELS} models already: remove one first")
+    if running and sum(model.running for model in others) >= MOST_RUNNING:
+        raise Conflict(f"{MOST_RUNNING} models run already: add it with running false")
 
 
 @router.delete("/models/{name}", status_code=204, dependencies=ENGINEER)
@@ -158,7 +162,7 @@ async def now(name: str, services: S) -> dict[str, Any]:
     _, result = await asyncio.to_thread(services.runs.newest, name)
     if not result:
         raise NotFound(f"model {name!r} has not come to the present yet")
-    return dict(result) | {"at": iso(result["t"])}
+    return await _encoded(dict(result) | {"at": iso(result["t"])})
 
 
 @router.get("/models/{name}/forecast")
@@ -169,8 +173,7 @@ async def forecast(name: str, services: S) -> dict[str, Any]:
     for run in runs:
         if run.state == "complete":
             result = await asyncio.to_thread(services.runs.result, run.id)
-            told: dict[str, Any] = {"run": run.id, "t0": iso(run.t0), **result}
-            return told
+            return await _encoded({"run": run.id, "t0": iso(run.t0), **result})
     raise NotFound(f"model {name!r} has no forecast yet")
 
 
@@ -223,7 +226,7 @@ async def run(name: str, services: S) -> dict[str, Any]:
     if found is None:
         raise NotFound(f"no run {name!r}")
     result = await asyncio.to_thread(services.runs.result, name)
-    return _told(found) | {"result": result}
+    return await _encoded(_told(found) | {"result": result})
 
 
 async def validated(raw: bytes) -> Names:
@@ -233,6 +236,12 @@ async def validated(raw: bytes) -> Names:
         return await process.open(raw, 1_767_225_600)  # any day will do
     finally:
         await process.close()
+
+
+async def _encoded(told: dict[str, Any]) -> dict[str, Any]:
+    """A large answer, encoded beside the event loop; FastAPI passes it on as it is."""
+    raw = await asyncio.to_thread(msgspec.json.encode, told)
+    return Response(raw, media_type="application/json")  # type: ignore[return-value]
 
 
 def _made_of(names: Names) -> dict[str, Any]:
@@ -378,9 +387,14 @@ async def cancel(name: str, services: S, who: Who) -> None:
 async def study_of(name: str, services: S) -> dict[str, Any]:
     """A study: how far it is, and the comparison under each rain."""
     run, result = await _study(services, name)
+    made = await asyncio.to_thread(_comparison, result)
+    return await _encoded(_told(run) | made)
+
+
+def _comparison(result: dict[str, Any]) -> dict[str, Any]:
     outcomes = outcomes_of(result)
     rains = list(dict.fromkeys(outcome.rain for outcome in outcomes))
-    return _told(run) | {
+    return {
         "asked": result["asked"],
         "rains": [
             {
@@ -400,7 +414,7 @@ async def study_on_paper(
 ) -> Response:
     """The comparison as PDF."""
     run, result = await _study(services, name)
-    outcomes = outcomes_of(result)
+    outcomes = await asyncio.to_thread(outcomes_of, result)
     if not outcomes:
         raise NotFound(f"study {name!r} has no result yet: it is {run.state}")
     title = result["asked"]["name"]

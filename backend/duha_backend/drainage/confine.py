@@ -55,6 +55,8 @@ def confine(folder: Path) -> Confined:
         Where it may still write.
     """
     limit()
+    if sys.platform != "linux":
+        return Confined(files=False, network=False)
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE, None, 0, _VERSION)
     if version < 1:  # an older kernel, another system, or switched off
@@ -104,6 +106,8 @@ def limit_cpu(more_s: float) -> None:
 
 def end_with_parent(signal: int) -> None:
     """Have a signal sent to this process when the one that began it is gone."""
+    if sys.platform != "linux":
+        return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
     if os.getppid() != parent:

@@ -22,7 +22,9 @@ class Busy(BackendError):  # noqa: N818 - reads as what it is
 
 def cores() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Turns:
