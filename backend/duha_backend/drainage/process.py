@@ -134,7 +134,7 @@ class Process:
         self, members: dict[str, Array], nodes: list[int], links: list[int], every: int,
         limit_s: float,
     ) -> dict[str, dict[str, Any]]:  # fmt: skip
-        """As `engine.Engine.forecast`; the model itself does not move."""
+        """As `forks.forecast`; the model itself does not move."""
         raw = {
             name: np.ascontiguousarray(rain, dtype=np.float64).tobytes()
             for name, rain in members.items()

@@ -19,6 +19,7 @@ import numpy as np
 
 from duha_backend.drainage.confine import confine, end_with_parent, limit_cpu
 from duha_backend.drainage.engine import Engine, Snapshot
+from duha_backend.drainage.forks import forecast
 from duha_backend.drainage.job import run_job
 from duha_backend.errors import BackendError
 from duha_backend.runoff.study import Job, Rain
@@ -155,8 +156,12 @@ def _forecast(model: Engine, asked: Said) -> Said:
         name: np.frombuffer(raw).reshape(-1, len(model.gauges))
         for name, raw in asked["members"].items()
     }
-    found = model.forecast(
-        members, (asked["nodes"], asked["links"]), asked["every"], asked["limit_s"]
+    found = forecast(
+        model,
+        members,
+        (asked["nodes"], asked["links"]),
+        asked["every"],
+        asked["limit_s"],
     )
     return {
         "members": {
