@@ -178,6 +178,7 @@ class Backend:
         self.drainage = Drainage(
             self.readings, self.registry, self.live, self.books, self.alarms, clock,
             settings.data / "studies", settings.scheduler, settings.external_rain,
+            settings.place.zone, self.supervisor,
         )  # fmt: skip
         self.drainage_leadership = Leadership(self.registry.engine, "runoff")
         self._drains = asyncio.Event()

@@ -336,19 +336,16 @@ def test_a_model_reads_no_file_of_this_machine(section, line, why):
 
 
 def test_a_model_writes_no_file_of_this_machine():
-    text = (
-        OWN["gardens"]
-        .decode()
-        .replace(
-            "S0000 GARDEN 1 500 10 0 60 0",
-            'S0000 GARDEN 1 500 10 0 60 0 "/tmp/mine.txt"',
-        )
-    )
-    text += '[FILES]\nSAVE RAINFALL "/tmp/rain.rff"\n'
-    made, changes = adapt(parse(text), START.replace(tzinfo=None))
-    assert "/tmp/" not in made.text()
-    assert "report file of GARDEN in S0000 left out: /tmp/mine.txt" in changes
-    assert "file left out: SAVE RAINFALL /tmp/rain.rff" in changes
+    usage = "S0000 GARDEN 1 500 10 0 60 0"
+    gardens = OWN["gardens"].decode()
+    text = gardens.replace(usage, f'{usage} "/tmp/mine.txt"')
+    with pytest.raises(
+        Invalid, match=r"line \d+: GARDEN in S0000 writes a report file"
+    ):
+        parse(text)
+    assert parse(gardens.replace(usage, f"{usage} *")).sections
+    with pytest.raises(Invalid, match=r"line \d+: \[FILES\] SAVE RAINFALL"):
+        parse(gardens + '[FILES]\nSAVE RAINFALL "/tmp/rain.rff"\n')
 
 
 def test_names_in_quotes_and_comments():
@@ -356,3 +353,141 @@ def test_names_in_quotes_and_comments():
     inp = parse(text)
     assert inp.option("FLOW_UNITS") == "LPS"
     assert inp.ids("RAINGAGES") == ("Plzeň 1",)
+
+
+# -- what a model's own sections do while it runs live --------------------------------------
+
+
+async def test_stored_water_is_in_cubic_metres_in_every_model(process):
+    """What came in and did not go out again, by SWMM's own flows."""
+    rain = np.zeros((HOURS * 60, 3))
+    rain[10:40] = 60.0
+    _, rows = await live(process, OWN["today"], lambda _: rain)
+    outfalls = describe(parse(OWN["today"])).outfalls
+    names = await process.open(OWN["today"], START.timestamp())
+    out = [names.nodes.index(name) for name in outfalls]
+    minutes = await process.run(rain, 1, 60)
+    left = sum(row.nodes[1, out].sum() for row in minutes) * 60 / 1000
+    came = minutes[-1].runoff_mm * names.area_ha * 10 + 12 * 0.3 * HOURS * 3.6
+    peak = max(row.stored_m3 for row in rows)
+    assert minutes[-1].stored_m3 == pytest.approx(came - left, abs=0.02 * came)
+    assert 0 < peak < came
+
+
+async def test_a_models_own_factors_of_rain_are_applied_live_and_said(process):
+    raw = OWN["today"] + b"\n[adjustment]\nRAINFALLS 1 1 1 1 1 1 1.5 1 1 1 1 1\n"
+    names, rows = await live(process, raw, lambda n: np.full((60, n), 12.0))
+    assert rows[-1].injected_mm == pytest.approx(18.0)
+    assert (
+        "rain is multiplied by the model's factors of months: 1 1 1 1 1 1 1.5 1 1 1 1 1"
+        in names.changes
+    )
+    names, rows = await live(process, OWN["today"], lambda n: np.full((60, n), 18.0))
+    assert not any("factors" in change for change in names.changes)
+    assert rows[-1].injected_mm == pytest.approx(18.0)
+
+
+def test_inflows_of_past_dates_are_refused_and_those_that_end_are_said():
+    series = "\n[TIMESERIES]\nRIVER {}0:00 100\nRIVER {}24:00 50\n"
+    inflow = "\n[INFLOWS]\nN0001 FLOW River FLOW 1 1\n"
+    own = OWN["today"].decode() + inflow
+    dated = own + series.format("01/01/2020 ", "")
+    start = START.replace(tzinfo=None)
+    with pytest.raises(
+        Invalid, match=r"inflow of N0001 .* from 01/01/2020: .* pattern"
+    ):
+        adapt(parse(dated), start)
+    _, changes = adapt(parse(own + series.format("", "")), start)
+    assert (
+        "inflow of N0001: series River counts from each cold start, and gives nothing"
+        " after 24:00" in changes
+    )
+    adapt(parse(dated), start, np.zeros((60, 3)))  # a study begins when its author says
+    tide = OWN["today"].decode() + series.format("01/01/2020 ", "")
+    _, changes = adapt(parse(tide), start)
+    assert any("series river has dates, from 01/01/2020" in c for c in changes)
+
+
+async def test_daily_patterns_act_by_the_clock_that_the_model_is_given(process):
+    hours = " ".join("10" if hour == 7 else "0" for hour in range(24))
+    lines = [hours[:0] + " ".join(hours.split()[n : n + 6]) for n in range(0, 24, 6)]
+    pattern = "\n[PATTERNS]\n" + "\n".join(
+        f"DAY {'HOURLY ' if n == 0 else ''}{line}" for n, line in enumerate(lines)
+    )
+    raw = OWN["today"].decode().replace("FLOW 0.3", "FLOW 0.3 DAY") + pattern + "\n"
+    names = await process.open(raw.encode(), START.timestamp() + 2 * 3600)
+    rows = await process.run(np.zeros((8 * 60, 3)), 5, 60)
+    inflow = [row.nodes[1, names.nodes.index("N0011")] for row in rows]
+    wet = [row.minute for row, q in zip(rows, inflow, strict=True) if q > 1]
+    assert 5 * 60 <= min(wet) <= 5 * 60 + 10, "7 h by its clock, two hours ahead of UTC"
+    assert max(wet) <= 6 * 60 + 10
+
+
+async def test_what_is_flooded_live_is_what_left_in_every_routing_step(process):
+    """The weirs of this model swing within seconds: samples of five minutes see half."""
+    raw = (DATA / "model_weir_setting.inp").read_bytes()
+    rain = np.zeros((180, 1))
+    rain[:30] = 100.0
+    names = await process.open(raw, START.timestamp())
+    rows = [
+        (await process.run(rain[n : n + 5], 5, 60))[-1] for n in range(0, len(rain), 5)
+    ]
+    minutes = Process()
+    try:
+        await minutes.open(raw, START.timestamp())
+        fine = await minutes.run(rain, 1, 60)
+    finally:
+        await minutes.close()
+    whole = np.array([row.nodes[2] for row in rows]).sum(axis=0) * 0.3
+    parts = np.array([row.nodes[2] for row in fine]).sum(axis=0) * 0.06
+    assert whole.sum() > 1
+    assert whole == pytest.approx(parts), "m³, however often they are read"
+    deepest = np.array([row.peaks[0] for row in rows]).max(axis=0)
+    sampled = np.array([row.nodes[0] for row in rows]).max(axis=0)
+    by_minutes = np.array([row.nodes[0] for row in fine]).max(axis=0)
+    assert (deepest >= by_minutes - 1e-9).all()
+    at = names.nodes.index("J2")
+    assert deepest[at] > sampled[at] + 0.1
+
+
+READ_STATISTICS = """
+import datetime, json, pathlib, sys
+import numpy as np
+from swmm.toolkit import solver
+from duha_backend.drainage.engine import Engine
+model = Engine(sys.stdin.buffer.read(), datetime.datetime(2026, 7, 1), pathlib.Path(sys.argv[1]))
+for _ in range(60):
+    model.advance(np.full(len(model.gauges), 90.0))
+nodes, links = model._statistics.nodes(), model._statistics.links()
+same = []
+for i in range(len(model.nodes)):
+    one = solver.node_get_stats(i)
+    same.append([one.maxDepth, one.maxInflow, one.maxOverflow, one.volFlooded, one.timeFlooded]
+        == [float(column[i]) for column in nodes])
+for i in range(len(model.links)):
+    one = solver.link_get_stats(i)
+    same.append([one.maxFlow, one.maxDepth] == [float(column[i]) for column in links])
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+for _ in range(100):
+    model.read()
+before = resident()
+for _ in range(5000):
+    model.read()
+print(json.dumps({"same": all(same), "count": len(same), "grown": resident() - before}))
+"""
+
+
+def test_statistics_are_those_of_the_toolkit_and_cost_no_memory(tmp_path):
+    import json
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", READ_STATISTICS, str(tmp_path)],
+        input=OWN["today"], capture_output=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same"]
+    assert found["count"] > 20
+    assert found["grown"] < 4e6

@@ -7,12 +7,14 @@ import os
 import numpy as np
 import pytest
 
-from duha_backend.drainage.runner import Runner
+from duha_backend.drainage.process import Process
+from duha_backend.drainage.runner import Runner, clock_offset_s
 from duha_backend.errors import StoreDown
 from duha_backend.lighting.inventory import Asset
+from duha_backend.rain.areal import Field
 from duha_backend.rain.events import DesignRain
-from duha_backend.readings import rows_of
-from duha_backend.runoff.live import Place, SwmmModel
+from duha_backend.readings import QUARTER_MS, rows_of
+from duha_backend.runoff.live import Place, SwmmModel, areal, rain_field
 from duha_backend.runoff.watch import Watch
 from duha_sim.sewer import sewer
 from tests.backend.wet_city import GAUGES, MINUTE, T0, wet_city
@@ -332,3 +334,165 @@ async def test_what_a_forecast_has_said_stands_until_the_next_one(city):
     assert {one["minutes"] for one in later} == {
         one["minutes"] - 5 for one in first if one["minutes"] > 5
     }
+
+
+async def test_after_late_rain_and_a_replay_the_history_is_that_of_the_model(city):
+    await city.rain(RAIN[:, :60])
+    await city.rain(RAIN[:, 120:], T0 + 120 * MINUTE)
+    await city.until(300)
+    async with running(city) as runner:
+        await at(runner, 300)
+    before = await kept(city)
+    await city.rain(RAIN[:, 60:120], T0 + 60 * MINUTE)
+    city.books.mark([("rain", "late", T0 + k * QUARTER_MS) for k in range(4, 8)])
+    again = city.rainfall
+    await city.until(310)
+    async with running(city) as runner:
+        await at(runner, 310)
+        result = city.runs.result(runner.standing.run)
+        start = runner.standing.start
+        rain, _ = await again.minutes(start, T0 + 310 * MINUTE)
+    now, whole = await kept(city), await kept(city, "model", "sewer")
+    assert len(now) == len(before) + 2, "each time once"
+    assert sum(row["rain_mm"] for row in whole) == pytest.approx(result["injected_mm"])
+    assert whole[-1]["stored_m3"] == pytest.approx(result["stored_m3"])
+    # What is stored is what a model gives that has had all of this rain from its start.
+    alone = Process()
+    try:
+        opened = await alone.open(RAW, start / 1000)
+        course = Field(again.places, rain_field(MODEL, opened.gauges, again.gauges))
+        fed = np.nan_to_num(areal(course, rain).T * 60)
+        rows = await alone.run(fed, 5, 60)
+    finally:
+        await alone.close()
+    chamber = opened.nodes.index("OVERFLOW")
+    depths = [row.nodes[0, chamber] for row in rows]
+    assert [row["depth_m"] for row in now] == pytest.approx(depths, abs=1e-9)
+    late = [row["depth_m"] for row in before]
+    assert np.abs(np.array(depths[: len(late)]) - late).max() > 0.05
+
+
+async def test_a_replay_with_the_same_rain_writes_nothing_again(city):
+    await city.rain(RAIN)
+    await city.until(300)
+    async with running(city) as runner:
+        await at(runner, 300)
+    put, written = city.readings.put, []
+
+    async def counted(kind, frame):
+        written.append((kind, int(frame["ts"].min())))
+        await put(kind, frame)
+
+    city.readings.put = counted
+    async with running(city) as runner:
+        await at(runner, 300)
+        await city.until(305)
+        await at(runner, 305)
+    mine = {ts for kind, ts in written if kind in ("node", "model")}
+    assert mine == {T0 + 305 * MINUTE}
+
+
+async def test_a_model_runs_by_the_clock_of_its_city(city):
+    assert clock_offset_s("Europe/Prague", T0) == 2 * 3600
+    assert clock_offset_s("Europe/Prague", T0 + 180 * 86_400_000) == 3600
+    assert clock_offset_s("Asia/Kathmandu", T0) == 5.75 * 3600
+    hours = [
+        " ".join("10" if n + k == 0 else "0" for k in range(6)) for n in range(0, 24, 6)
+    ]
+    lines = "\n".join(
+        f"D {'HOURLY' if n == 0 else ''} {h}" for n, h in enumerate(hours)
+    )
+    text = RAW.decode().replace("FLOW 0.3", "FLOW 0.3 D") + f"\n[PATTERNS]\n{lines}\n"
+    model = SwmmModel("sewer", "Sewer", text.encode(), replay_days=1)
+    await city.until(300)
+    runner = Runner(
+        model, city.rainfall, city.readings, city.runs, lambda: (), lambda: None,
+        lambda: city.now, "Europe/Prague",
+    )  # fmt: skip
+    task = asyncio.create_task(runner.run())
+    try:
+        await at(runner, 300)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    rows = await kept(city, device="sewer.N0011")
+    day = T0 - 86_400_000
+    wet = [(row["ts"] - day) / 3.6e6 for row in rows if row["inflow_l_s"] > 1]
+    assert 22 <= min(t for t in wet if t > 3) <= 22.3, "midnight in Prague is 22:00 UTC"
+    assert max(wet) <= 23.3
+    result = city.runs.result(runner.standing.run)
+    assert any("clock of the city" in c and "Prague" in c for c in result["changes"])
+
+
+async def test_a_model_that_hangs_is_ended_and_begins_again_and_the_others_go_on(
+    city, monkeypatch
+):
+    import signal
+
+    monkeypatch.setattr("duha_backend.drainage.runner.MINUTE_LIMIT_S", 2.0)
+    monkeypatch.setattr("duha_backend.drainage.runner.RETRY_S", (0.5,))
+    await city.rain(RAIN)
+    await city.until(60)
+    second = SwmmModel("second", "Second", RAW, replay_days=1)
+    async with running(city) as hung, running(city, second, watches=()) as good:
+        await at(hung, 60)
+        await at(good, 60)
+        pid = hung.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        await city.until(65)
+        await at(good, 65)
+        assert hung.process.pid == pid, "the other did not wait for it"
+        async with asyncio.timeout(20):
+            while "has not answered" not in hung.standing.problem:
+                await asyncio.sleep(0.02)
+        await at(hung, 65)
+        assert hung.process.pid not in (None, pid)
+        assert hung.standing.problem == ""
+
+
+async def test_one_part_of_rain_that_fails_does_not_take_the_others_with_it(
+    city, monkeypatch
+):
+    import time
+
+    from duha_backend.alarms.office import Office
+    from duha_backend.drainage.office import Drainage
+    from duha_backend.lighting.roads import Roads
+    from duha_contract.clock import Clock
+    from duha_contract.lighting import Sun
+    from duha_contract.programmes import Place as Where
+
+    monkeypatch.setattr("duha_backend.drainage.office.TICK_S", 0.05)
+    await city.rain(RAIN)
+    await city.until(60)
+    bad = RAW.replace(b"K0003 CIRCULAR", b"K0003 TRIANGEL")
+    city.registry.save(SwmmModel("bad", "Bad", bad, replay_days=1))
+    city.registry.save(MODEL)
+    sun = Sun(Where(49.75, 13.38, "Europe/Prague"))
+    office = Office(
+        city.registry, city.live, Roads(city.live), sun, dict, None, "x", time.time
+    )
+    clock = Clock(lambda: T0 / 1000 + 300 * 60)
+    drainage = Drainage(
+        city.readings, city.registry, city.live, city.books, office, clock,
+        city.folder / "studies",
+    )  # fmt: skip
+
+    async def broken(*_):
+        raise ZeroDivisionError("whatever it is")
+
+    monkeypatch.setattr(drainage._external, "take", broken)
+    monkeypatch.setattr(drainage._studies, "tend", broken)
+    task = asyncio.create_task(drainage.run())
+    try:
+        async with asyncio.timeout(30):
+            while ("modelFailure", "bad") not in office.book.standing():
+                await asyncio.sleep(0.05)
+            while not any(r.standing.warm for r in drainage.runners):
+                await asyncio.sleep(0.05)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert ("modelFailure", "sewer") not in office.book.standing()
+    assert {"external rain", "studies"} <= drainage.parts.failures.keys()
+    assert drainage.parts.failures.keys() <= {"external rain", "studies"}

@@ -1,5 +1,7 @@
 """Simple runoff models against published and derived figures."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,6 +47,24 @@ def test_a_cascade_of_three_reservoirs():
     assert out.argmax() + 1 == pytest.approx(32, abs=1)
     assert out.max() == pytest.approx(5.4018, rel=0.005)
     assert out.sum() * 60 / 3600 == pytest.approx(5.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("lag_s", [1e-9, 10.0, 60.0, 300.0, 3600.0])
+@pytest.mark.parametrize("reservoirs", [1, 2, 3, 10])
+def test_a_cascade_is_exact_however_short_its_reservoirs_are(reservoirs, lag_s):
+    """Even rain of five minutes: P(n, t/K) - P(n, (t - T)/K), P by Erlang's sum."""
+
+    def filled(t):
+        x = min(max(0.0, t) / lag_s, 700.0)
+        terms = (x**m / math.factorial(m) for m in range(reservoirs))
+        return 1 - math.exp(-x) * sum(terms)
+
+    rain = np.zeros((240, 1))
+    rain[:5] = 60
+    out, _ = nash(rain, reservoirs, one(lag_s), 60)
+    ends = 60.0 * np.arange(1, 241)
+    exact = [60 * (filled(t) - filled(t - 300)) for t in ends]
+    assert np.abs(out[:, 0] - exact).max() < 1e-9
 
 
 def test_the_unit_hydrograph_of_nash():

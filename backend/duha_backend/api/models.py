@@ -22,11 +22,12 @@ from duha_backend.api.services import (
     record,
     to_ms,
 )
+from duha_backend.drainage.office import MOST_MODELS as MOST_RUNNING
 from duha_backend.drainage.paper import comparison
 from duha_backend.drainage.process import Names, Process
 from duha_backend.drainage.runs import Run
 from duha_backend.drainage.studies import Asked, DesignStorm, Happened, outcomes_of
-from duha_backend.errors import Invalid, NotFound
+from duha_backend.errors import Conflict, Diverged, Invalid, NotFound
 from duha_backend.rain.exchange import Series, to_pi
 from duha_backend.readings import DAY_MS, length
 from duha_backend.registry import tag
@@ -37,6 +38,7 @@ from duha_backend.runoff.watch import Watch
 router = APIRouter(prefix=PREFIX, dependencies=SIGNED_IN)
 ENGINEER = [needs("engineer")]
 MOST_INPUT = 12 << 20
+MOST_MODELS = 200
 
 
 class PlaceIn(StrictBody):
@@ -71,7 +73,8 @@ async def models(services: S) -> list[dict[str, Any]]:
 async def model(name: PathId, services: S, response: Response) -> dict[str, Any]:
     """One model."""
     found = await _find(services, name)
-    response.headers["ETag"] = f'"{tag(found)}"'
+    mark = await asyncio.to_thread(tag, found)
+    response.headers["ETag"] = f'"{mark}"'
     return await _standing(services, found)
 
 
@@ -85,25 +88,50 @@ async def put(
     The answer tells what was changed so that it can be fed live, and what it is made of.
     """
     before = await asyncio.to_thread(services.registry.find, SwmmModel, name)
-    raw = body.inp.encode() if body.inp is not None else before.raw if before else b""
+    if before is None or (body.running and not before.running):
+        await _check_room(services, name, running=body.running)
     places = {gage: Place(**place.model_dump()) for gage, place in body.gauges.items()}
+    try:
+        made, mark = await asyncio.to_thread(_made, name, body, places, before)
+        async with services.trials.turn():
+            names = await validated(made.raw)
+        gauges = [a for a in services.live.assets.values() if a.kind == "rain_gauge"]
+        rain_field(made, names.gauges, gauges)
+    except (Invalid, Diverged) as error:
+        await record(services, who, "refused model", name, str(error)[:500])
+        raise
+    said = f"{len(made.raw)} bytes, {body.name}"
+    if dry_run:  # it has begun a process on this machine
+        await record(services, who, "try model", name, said)
+    else:
+        await asyncio.to_thread(
+            services.registry.save, made, services.now_ms(), who.name, tag_of(if_match)
+        )
+        await record(services, who, "model", name, said)
+    response.headers["ETag"] = f'"{mark}"'
+    return {"id": name, **_made_of(names)}
+
+
+def _made(
+    name: str, body: ModelIn, places: dict[str, Place], before: SwmmModel | None
+) -> tuple[SwmmModel, str]:
+    """A model that has been looked at, and its tag."""
+    raw = body.inp.encode() if body.inp is not None else before.raw if before else b""
     made = SwmmModel(
         name, body.name, raw, places, body.latitude, body.longitude, body.replay_days,
         body.running, body.horizon_h,
     )  # fmt: skip
     made.check()
-    if dry_run:  # it starts a process: that is written down, too
-        await record(services, who, "try model", name, f"{len(raw)} bytes")
-    names = await validated(made.raw)
-    gauges = [a for a in services.live.assets.values() if a.kind == "rain_gauge"]
-    rain_field(made, names.gauges, gauges)
-    if not dry_run:
-        await asyncio.to_thread(
-            services.registry.save, made, services.now_ms(), who.name, tag_of(if_match)
-        )
-        await record(services, who, "model", name, f"{len(raw)} bytes, {body.name}")
-    response.headers["ETag"] = f'"{tag(made)}"'
-    return {"id": name, **_made_of(names)}
+    return made, tag(made)
+
+
+async def _check_room(services: Services, name: str, *, running: bool) -> None:
+    there = await asyncio.to_thread(services.registry.all, SwmmModel)
+    others = [model for model in there if model.id != name]
+    if len(others) >= MOST_MODELS:
+        raise Conflict(f"there are {MOST_MODELS} models already: remove one first")
+    if running and sum(model.running for model in others) >= MOST_RUNNING:
+        raise Conflict(f"{MOST_RUNNING} models run already: add it with running false")
 
 
 @router.delete("/models/{name}", status_code=204, dependencies=ENGINEER)
@@ -133,7 +161,7 @@ async def now(name: PathId, services: S) -> dict[str, Any]:
     _, result = await asyncio.to_thread(services.runs.newest, name)
     if not result:
         raise NotFound(f"model {name!r} has not come to the present yet")
-    return dict(result) | {"at": iso(result["t"])}
+    return await _encoded(dict(result) | {"at": iso(result["t"])})
 
 
 @router.get("/models/{name}/forecast")
@@ -144,8 +172,7 @@ async def forecast(name: PathId, services: S) -> dict[str, Any]:
     for run in runs:
         if run.state == "complete":
             result = await asyncio.to_thread(services.runs.result, run.id)
-            told: dict[str, Any] = {"run": run.id, "t0": iso(run.t0), **result}
-            return told
+            return await _encoded({"run": run.id, "t0": iso(run.t0), **result})
     raise NotFound(f"model {name!r} has no forecast yet")
 
 
@@ -197,7 +224,7 @@ async def run(name: PathId, services: S) -> dict[str, Any]:
     if found is None:
         raise NotFound(f"no run {name!r}")
     result = await asyncio.to_thread(services.runs.result, name)
-    return _told(found) | {"result": result}
+    return await _encoded(_told(found) | {"result": result})
 
 
 async def validated(raw: bytes) -> Names:
@@ -207,6 +234,12 @@ async def validated(raw: bytes) -> Names:
         return await process.open(raw, 1_767_225_600)  # any day will do
     finally:
         await process.close()
+
+
+async def _encoded(told: dict[str, Any]) -> dict[str, Any]:
+    """A large answer, encoded beside the event loop; FastAPI passes it on as it is."""
+    raw = await asyncio.to_thread(msgspec.json.encode, told)
+    return Response(raw, media_type="application/json")  # type: ignore[return-value]
 
 
 def _made_of(names: Names) -> dict[str, Any]:
@@ -236,7 +269,7 @@ async def _standing(services: Services, model: SwmmModel) -> dict[str, Any]:
     return {
         "id": model.id,
         "name": model.name,
-        "etag": tag(model),
+        "etag": await asyncio.to_thread(tag, model),
         "running": model.running,
         "replay_days": model.replay_days,
         "horizon_h": model.horizon_h,
@@ -324,22 +357,41 @@ async def study(body: StudyIn, services: S, who: Who) -> dict[str, Any]:
     asked.check()
     for name in body.models:
         await _find(services, name)
-    now = services.now_ms()
     run = await asyncio.to_thread(
-        services.runs.begin, "study", ",".join(body.models)[:200], now, now, now,
-        state="pending", result={"asked": msgspec.to_builtins(asked)},
+        services.runs.ask, ",".join(body.models)[:200], services.now_ms(),
+        msgspec.to_builtins(asked), who.name,
     )  # fmt: skip
     await record(services, who, "study", run, body.name)
     return {"id": run}
+
+
+@router.delete("/studies/{name}", status_code=204, dependencies=ENGINEER)
+async def cancel(name: str, services: S, who: Who) -> None:
+    """Cancel a study that waits or is carried out: its processes end within a second."""
+    run, _ = await _study(services, name)
+    if run.state == "cancelled":
+        return
+    done = await asyncio.to_thread(
+        services.runs.update, name, "pending", state="cancelled",
+        ended=services.now_ms(), detail=f"cancelled by {who.name}",
+    )  # fmt: skip
+    if not done:
+        raise Conflict(f"study {name!r} is over: it is {run.state}")
+    await record(services, who, "cancel study", name, run.detail)
 
 
 @router.get("/studies/{name}")
 async def study_of(name: PathId, services: S) -> dict[str, Any]:
     """A study: how far it is, and the comparison under each rain."""
     run, result = await _study(services, name)
+    made = await asyncio.to_thread(_comparison, result)
+    return await _encoded(_told(run) | made)
+
+
+def _comparison(result: dict[str, Any]) -> dict[str, Any]:
     outcomes = outcomes_of(result)
     rains = list(dict.fromkeys(outcome.rain for outcome in outcomes))
-    return _told(run) | {
+    return {
         "asked": result["asked"],
         "rains": [
             {
@@ -359,7 +411,7 @@ async def study_on_paper(
 ) -> Response:
     """The comparison as PDF."""
     run, result = await _study(services, name)
-    outcomes = outcomes_of(result)
+    outcomes = await asyncio.to_thread(outcomes_of, result)
     if not outcomes:
         raise NotFound(f"study {name!r} has no result yet: it is {run.state}")
     title = result["asked"]["name"]

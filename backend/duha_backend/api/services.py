@@ -19,6 +19,7 @@ from duha_backend.api.packed import Packed
 from duha_backend.books import Books
 from duha_backend.control import Control
 from duha_backend.drainage.office import Drainage
+from duha_backend.drainage.turns import Turns
 from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
 from duha_backend.headline import Headline
@@ -97,6 +98,7 @@ class Services:
         self.energy = energy
         self.rainfall = drainage.rainfall
         self.runs = drainage.runs
+        self.trials = Turns()
         self.ingest = ingest
         self.now_ms = now_ms
         self.real_ms = real_ms

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from duha_backend.drainage.engine import Engine
-from duha_backend.drainage.jobs import START
+from duha_backend.drainage.job import START
 from duha_backend.errors import BackendError, Invalid
 from duha_backend.runoff.inp import parse
 from duha_backend.runoff.scores import Scores, scores

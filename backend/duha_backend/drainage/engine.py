@@ -7,13 +7,8 @@ Python's lock while it reckons, and hangs when a process with threads is forked.
 import contextlib
 import ctypes
 import datetime as dt
-import json
-import os
 import re
-import select
-import signal
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,14 +25,16 @@ from swmm.toolkit.shared_enum import (
     SubcatchResult,
 )
 
+from duha_backend.drainage.swmm_statistics import Statistics
 from duha_backend.errors import Diverged, Invalid
-from duha_backend.runoff.inp import Model, adapt, describe, parse
+from duha_backend.runoff.inp import INCH_MM, adapt, describe, parse, rain_factors
 from duha_backend.runoff.live import MOST_MM_H
 from duha_backend.validate import Array
 
 STEP_S = 60
 RAIN_TOLERANCE = 1e-8
-INCH_MM, FOOT_M = 25.4, 0.3048
+DAY_S = 86_400
+FOOT_M = 0.3048
 CUBIC_FOOT_M3 = FOOT_M**3
 _TO_LITRES = {
     "CFS": CUBIC_FOOT_M3 * 1000, "GPM": 3.785411784 / 60, "MGD": 3785.411784e3 / 86_400,
@@ -49,25 +46,24 @@ _ERROR = re.compile(r"^\s*ERROR\s+\d+:.*$", re.MULTILINE)
 class Snapshot(NamedTuple):
     """Results at one moment: SI units, arrays in the order of the model's names.
 
-    `nodes` (3, n): depth [m], inflow [L/s], flooding [L/s]. `links` (2, m): flow [L/s],
-    depth [m].
+    `nodes` (3, n): depth [m], inflow [L/s], and flooding [L/s] as the mean since the last
+    reading, so that its volume is right. `links` (2, m): flow [L/s], depth [m]. `peaks`
+    (3, n) and `link_peaks` (2, m): the greatest of the same since the last reading where
+    it is the greatest of the run so far, over every routing step; else the value now.
     """
 
     nodes: Array
     links: Array
+    peaks: Array
+    link_peaks: Array
 
 
-class Forecast(NamedTuple):
-    """One member of a forecast, or why there is none.
-
-    `nodes` (t, 3, w) and `links` (t, 2, w) at the watched objects, a row each five minutes;
-    `flooding` (t,) [L/s] over all nodes.
-    """
+class _SoFar(NamedTuple):
+    """SWMM's own statistics of a run so far: `most` as of `Snapshot`, `spilled` [m³]."""
 
     nodes: Array
     links: Array
-    flooding: Array
-    problem: str = ""
+    spilled: Array
 
 
 def errors_of(report: Path, raw: bytes) -> list[str]:
@@ -87,25 +83,32 @@ def errors_of(report: Path, raw: bytes) -> list[str]:
     return found
 
 
-def write_live(raw: bytes, start: dt.datetime, folder: Path) -> tuple[Model, list[str]]:
-    """Write a model fit to be fed as ``live.inp``; returns what it is, and what changed."""
-    inp = parse(raw)
-    made, changes = adapt(inp, start)
-    (folder / "live.inp").write_text(made.text(), "utf-8")
-    return describe(inp), changes
+class Extremes(NamedTuple):
+    """What a run has come to, over every routing step: arrays in the order of the nodes.
+
+    `depth_m` greatest depth, `flooded` whether water left it, `flooding_m3` how much did,
+    `inflow_m3` how much came; as in the summaries of SWMM's report.
+    """
+
+    depth_m: Array
+    flooded: Array
+    flooding_m3: Array
+    inflow_m3: Array
 
 
 class Engine:
-    """A model that runs, fed a minute at a time.
+    """A model that runs: fed a minute at a time, or with rain that is known beforehand.
 
     Parameters
     ----------
     raw : bytes
         Its input file as the author wrote it.
     start : datetime
-        Its first moment, UTC.
+        Its first moment, by the clock of the city.
     folder : Path
         An empty folder of its own: two runs must not share their files.
+    rain_mm_h : (t, g) array, optional
+        Rain of each minute and gage [mm/h], for `run_through`.
 
     Raises
     ------
@@ -113,8 +116,14 @@ class Engine:
         SWMM refuses the model; every error with its line.
     """
 
-    def __init__(self, raw: bytes, start: dt.datetime, folder: Path) -> None:
-        self.model, self.changes = write_live(raw, start, folder)
+    def __init__(
+        self, raw: bytes, start: dt.datetime, folder: Path,
+        rain_mm_h: Array | None = None,
+    ) -> None:  # fmt: skip
+        inp = parse(raw)
+        made, self.changes = adapt(inp, start, rain_mm_h)
+        self.model = describe(inp)
+        (folder / "live.inp").write_text(made.text(), "utf-8")
         names = [str(folder / f"live.{end}") for end in ("inp", "rpt", "out")]
         self.folder = folder
         self._open = contextlib.ExitStack()
@@ -127,8 +136,17 @@ class Engine:
         self.minutes = 0
         self.injected = 0.0
         self._rows = np.zeros(len(self.gauges))
+        self._start = start
+        self._factors = rain_factors(inp)
+        self._whole_min = 0 if rain_mm_h is None else len(rain_mm_h)
+        if rain_mm_h is not None:
+            self.injected = float((rain_mm_h @ self._share).sum()) / 60
         self._sim.step_advance(STEP_S)
         self._steps = iter(self._sim)
+        self._statistics = Statistics(
+            Path(solver.__file__).parent, len(self.nodes), len(self.links)
+        )
+        self._before, self._read_at = self._so_far(), 0
 
     def _index(self) -> None:
         model = self.model
@@ -182,6 +200,9 @@ class Engine:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise Invalid(f"gage {self.gauges[first]}: {rain[first]} mm/h is no rain")
+        if self._factors:  # SWMM itself has them only for rain of its own series
+            at = self._start + dt.timedelta(minutes=self.minutes)
+            rain = rain * self._factors[at.month - 1]
         for i in np.flatnonzero(rain != self._rows).tolist():
             solver.raingage_set_precipitation(i, float(rain[i]) / self._rain)
         if self.minutes == 0:  # the first value is set before the first step
@@ -200,8 +221,56 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - as above
             raise Diverged(f"SWMM: {error}") from None
 
+    def run_through(self, every_min: int) -> Iterator[None]:
+        """Run to the end of the rain that is known, by the steps that SWMM chooses.
+
+        Comes by after every step; `minutes` are those that are over, a multiple of
+        `every_min`, so that a course can be written down when they change.
+
+        Raises
+        ------
+        Diverged
+            SWMM has given up.
+        """
+        every_s = every_min * 60
+        while True:
+            try:
+                elapsed = float(solver.swmm_step()) * DAY_S
+            except Exception as error:  # noqa: BLE001 - as above
+                raise Diverged(f"SWMM: {error}") from None
+            if elapsed <= 0:  # SWMM's word for the step that has come to the end
+                self.minutes = self._whole_min
+                yield
+                return
+            # Sums of fractions of a day miss whole minutes by some millionths.
+            self.minutes = int((elapsed + 1e-3) // every_s) * every_min
+            yield
+
+    def extremes(self) -> Extremes:
+        """What the run has come to so far, over every routing step."""
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        found = self._statistics.nodes()
+        return Extremes(
+            found.depth * self._depth,
+            found.flooded_h > 0,
+            found.spilled * volume,
+            np.array(self.came_m3(list(range(len(self.nodes))))),
+        )
+
+    def came_m3(self, rows: list[int]) -> list[float]:
+        """What has come to some nodes so far [m³]."""
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        return [solver.node_get_total_inflow(i) * volume for i in rows]
+
+    def inflows(self, rows: list[int]) -> list[float]:
+        """Inflow of some nodes now [L/s]."""
+        what = NodeResult.TOTAL_INFLOW
+        return [solver.node_get_result(i, what) * self._flow for i in rows]
+
     def check_rain(self) -> None:
         """Raise Diverged when the model has not got the rain that it was given."""
+        if self._factors and self._whole_min:
+            return  # SWMM multiplies its own series, all but the first wet minute
         got = solver.system_get_runoff_totals().rainfall * self._rain
         if abs(got - self.injected) > RAIN_TOLERANCE * max(1.0, self.injected):
             raise Diverged(
@@ -209,12 +278,33 @@ class Engine:
             )
 
     def read(self) -> Snapshot:
-        """Results of now."""
-        return Snapshot(self.read_nodes(), self._read_links(range(len(self.links))))
+        """Results of now, and what was reached since the last reading."""
+        nodes = self._read_nodes(range(len(self.nodes)))
+        links = self._read_links(range(len(self.links)))
+        before, now = self._before, self._so_far()
+        nodes[2] = self._spilling(now)
+        self._before, self._read_at = now, self.minutes
+        return Snapshot(
+            nodes,
+            links,
+            np.where(now.nodes > before.nodes, now.nodes, nodes),
+            np.where(now.links > before.links, now.links, links),
+        )
 
-    def read_nodes(self) -> Array:
-        """Depth [m], inflow and flooding [L/s] of every node: (3, n)."""
-        return self._read_nodes(range(len(self.nodes)))
+    def _spilling(self, now: _SoFar) -> Array:
+        """Mean flooding of every node since the last reading [L/s]."""
+        seconds = max(1, self.minutes - self._read_at) * STEP_S
+        return (now.spilled - self._before.spilled) * (1000 / seconds)
+
+    def _so_far(self) -> _SoFar:
+        volume = CUBIC_FOOT_M3 if self.model.american else 1.0
+        nodes, links = self._statistics.nodes(), self._statistics.links()
+        depth, flow = self._depth, self._flow
+        return _SoFar(
+            np.array((nodes.depth * depth, nodes.inflow * flow, nodes.flooding * flow)),
+            np.array((links.flow * flow, links.depth * depth)),
+            nodes.spilled * volume,
+        )
 
     def lid_water_mm(self) -> Array:
         """Water on and in every LID unit that is to leave it [mm]: surface and storage."""
@@ -232,9 +322,8 @@ class Engine:
         return {name: getattr(totals, name) * self._rain for name in names}
 
     def stored_m3(self) -> float:
-        """Water in nodes and links [m³]."""
-        unit = CUBIC_FOOT_M3 if self.model.american else 1.0
-        return float(solver.system_get_routing_totals().finalStorage) * unit
+        """Water in nodes and links [m³]; SWMM gives it in cubic feet in every model."""
+        return float(solver.system_get_routing_totals().finalStorage) * CUBIC_FOOT_M3
 
     def read_runoff(self) -> Array:
         """Runoff of every subcatchment now (s,) [L/s]."""
@@ -275,96 +364,6 @@ class Engine:
                 found[n, k] = solver.lid_usage_get_result(sub, unit, what)
         return found * self._rain
 
-    # -- forecasts -----------------------------------------------------------------------
-
-    def forecast(
-        self, members: Mapping[str, Array], watched: tuple[list[int], list[int]],
-        every: int, limit_s: float, at_once: int = 2,
-    ) -> dict[str, Forecast]:  # fmt: skip
-        """What is to come under different rains; this model itself does not move.
-
-        Each member is a fork of this process, an exact copy of the model in a millisecond.
-
-        Parameters
-        ----------
-        members : mapping of str to (t, g) array
-            Rain [mm/h] of each minute and gage.
-        watched : (nodes, links)
-            Rows of what is wanted.
-        every : int
-            Minutes between rows.
-        limit_s : float
-            A member that takes longer is ended and says so [s].
-        at_once : int
-            How many processes.
-        """
-        waiting = list(members.items())
-        running: dict[int, tuple[str, int, bytearray]] = {}
-        found: dict[str, Forecast] = {}
-        end = time.monotonic() + limit_s
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                name, rain = waiting.pop(0)
-                child, pipe = self._fork(rain, watched, every)
-                running[pipe] = (name, child, bytearray())
-            left = max(0.0, end - time.monotonic())
-            ready, _, _ = select.select(list(running), [], [], left)
-            for pipe in ready:
-                chunk = os.read(pipe, 1 << 20)
-                if chunk:
-                    running[pipe][2].extend(chunk)
-                    continue
-                name, child, raw = running.pop(pipe)
-                os.close(pipe)
-                os.waitpid(child, 0)
-                found[name] = _member(bytes(raw), watched)
-            if not ready:
-                problem = f"not ready within {limit_s:g} s"
-                for pipe, (name, child, _) in running.items():
-                    os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, 0)
-                    os.close(pipe)
-                    found[name] = _no_member(problem)
-                found |= {name: _no_member(problem) for name, _ in waiting}
-                break
-        return found
-
-    def _fork(
-        self, rain: Array, watched: tuple[list[int], list[int]], every: int
-    ) -> tuple[int, int]:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child:
-            os.close(writing)
-            return child, reading
-        status = 1
-        try:
-            os.close(reading)
-            _let_files_go()
-            with os.fdopen(writing, "wb") as out:
-                out.write(json.dumps(self._run_on(rain, watched, every)).encode())
-            status = 0
-        finally:
-            os._exit(status)
-
-    def _run_on(
-        self, rain: Array, watched: tuple[list[int], list[int]], every: int
-    ) -> dict[str, Any]:
-        rows: dict[str, Any] = {"nodes": [], "links": [], "flooding": []}
-        try:
-            for minute, row in enumerate(rain, 1):
-                self.advance(row)
-                if minute % every == 0:
-                    rows["nodes"].append(self._read_nodes(watched[0]).tolist())
-                    rows["links"].append(self._read_links(watched[1]).tolist())
-                    flood = _read(
-                        solver.node_get_result, range(len(self.nodes)), NodeResult.FLOOD
-                    )
-                    rows["flooding"].append(float(flood.sum()) * self._flow)
-        except (Invalid, Diverged) as error:
-            rows["problem"] = str(error)
-        return rows
-
     def close(self) -> None:
         """Let go of the model; its files stay."""
         with contextlib.suppress(Exception):
@@ -386,30 +385,3 @@ def _refused(folder: Path, raw: bytes, error: Exception) -> Invalid:
     ctypes.CDLL(None).fflush(None)
     found = errors_of(folder / "live.rpt", raw)
     return Invalid("; ".join(found) or f"SWMM: {error}")
-
-
-def _let_files_go() -> None:
-    """In a fork: whatever is written to the report and the results goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if str(link.readlink()).endswith((".rpt", ".out")):
-                os.dup2(nowhere, int(link.name))
-
-
-def _member(raw: bytes, watched: tuple[list[int], list[int]]) -> Forecast:
-    if not raw:
-        return _no_member("its process has died")
-    rows = json.loads(raw)
-    n = len(rows["flooding"])
-    return Forecast(
-        np.array(rows["nodes"]).reshape(n, 3, len(watched[0])),
-        np.array(rows["links"]).reshape(n, 2, len(watched[1])),
-        np.array(rows["flooding"]),
-        rows.get("problem", ""),
-    )
-
-
-def _no_member(problem: str) -> Forecast:
-    none = np.empty((0,))
-    return Forecast(none.reshape(0, 3, 0), none.reshape(0, 2, 0), none, problem)

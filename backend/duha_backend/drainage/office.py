@@ -1,8 +1,7 @@
 """Where rain and models are looked after: one for each process that holds the role."""
 
 import asyncio
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from duha_backend.alarms.engine import News
@@ -15,7 +14,7 @@ from duha_backend.drainage.rainfall import Rainfall
 from duha_backend.drainage.runner import Runner
 from duha_backend.drainage.runs import Runs
 from duha_backend.drainage.studies import Studies
-from duha_backend.errors import BackendError
+from duha_backend.drainage.turns import Turns
 from duha_backend.live import Live
 from duha_backend.rain.events import DesignRain, Idf
 from duha_backend.readings import Readings
@@ -23,10 +22,12 @@ from duha_backend.registry import Registry, tag
 from duha_backend.runoff.live import SwmmModel
 from duha_backend.runoff.watch import STAGES, Watch
 from duha_contract.clock import Clock
-
-log = logging.getLogger(__name__)
+from duha_runtime.supervision import Supervisor
+from duha_runtime.waiting import ended
 
 TICK_S = 1.0
+MOST_MODELS = 50
+"""Models that run live: each has a process of its own."""
 DESIGN_PERIOD_A = 5.0
 LAG_MS = 20 * 60_000
 """A model that is so far behind the rain is one that fails."""
@@ -47,13 +48,25 @@ class Drainage:
         Where outcomes of studies are kept, and who reckons them, as of `Studies`.
     external : sequence of str
         Where rain of others is from, as of `External`.
+    zone : str
+        Time zone of the city: by its clock models run.
+
+    Attributes
+    ----------
+    parts : Supervisor
+        Failures of each part: rain, external rain, models, alarms, studies.
     """
 
     def __init__(
         self, readings: Readings, registry: Registry, live: Live, books: Books,
         alarms: Office, clock: Clock, folder: Path, scheduler: str = "",
-        external: Sequence[str] = (),
+        external: Sequence[str] = (), zone: str = "UTC",
+        parts: Supervisor | None = None,
     ) -> None:  # fmt: skip
+        self.parts = parts or Supervisor()
+        self._zone = zone
+        self._replays = Turns(waiting=MOST_MODELS)
+        self._forecasts = Turns(waiting=MOST_MODELS)
         self.rainfall = Rainfall(readings, registry, live, books)
         self.runs = Runs(registry.engine)
         self._studies = Studies(
@@ -80,47 +93,44 @@ class Drainage:
 
     async def run(self, leads: asyncio.Event | None = None) -> None:
         """Look after everything until cancelled; only while this process leads."""
-        studying = asyncio.create_task(self._study(leads), name="studies")
+
+        def leading() -> bool:
+            return leads is None or leads.is_set()
+
+        studying = asyncio.create_task(self._study(leading), name="studies")
         try:
             while True:
-                if leads is None or leads.is_set():
+                if leading():
                     await self._tick()
                 else:
                     await self._stop(list(self._running))
                     self._adopted, self._seen = False, -1
                 await asyncio.sleep(TICK_S)
         finally:
-            studying.cancel()
-            await asyncio.gather(studying, return_exceptions=True)
+            await ended([studying])
             await self._stop(list(self._running))
 
-    async def _study(self, leads: asyncio.Event | None) -> None:
+    async def _study(self, leading: Callable[[], bool]) -> None:
         """Studies one after the other, beside everything else."""
         while True:
             await asyncio.sleep(TICK_S)
-            if leads is not None and not leads.is_set():
-                continue
-            try:
-                await self._studies.tend()
-            except (BackendError, OSError) as error:
-                log.warning("studies: %s", error)
-            except Exception:
-                log.exception("studies")
+            if leading():
+                with self.parts.barrier("studies"):
+                    await self._studies.tend(leading)
 
     async def _tick(self) -> None:
+        """Each job on its own: one that fails does not take the next with it."""
         now = self._clock.now_ms()
-        try:
+        with self.parts.barrier("models"):
             await self._look()
-            if self._clock.source() >= self._external_at + EVERY_S:
-                self._external_at = self._clock.source()
+        if self._clock.source() >= self._external_at + EVERY_S:
+            self._external_at = self._clock.source()
+            with self.parts.barrier("external rain"):
                 await self._external.take(now)
+        with self.parts.barrier("rain"):
             await self.rainfall.tend(now)
+        with self.parts.barrier("alarms of rain"):
             await self._judge(now)
-        except BackendError as error:
-            log.warning("rain: %s", error)
-        except Exception:
-            # Whatever is wrong with rain must not take the lights with it.
-            log.exception("rain")
 
     async def _look(self) -> None:
         """Models, watches and design rain, when something has changed."""
@@ -131,33 +141,32 @@ class Drainage:
         self._watches = await asyncio.to_thread(self._registry.all, Watch)
         tables = await asyncio.to_thread(self._registry.all, DesignRain)
         self._design = tables[0].idf if tables else None
-        wanted = {model.id: model for model in models if model.running}
+        live = [model for model in models if model.running]
+        wanted = {model.id: model for model in live[:MOST_MODELS]}
+        marks = await asyncio.to_thread(lambda: {n: tag(m) for n, m in wanted.items()})
         over = [
             name
             for name, (mark, _, _) in self._running.items()
-            if name not in wanted or tag(wanted[name]) != mark
+            if marks.get(name) != mark
         ]
         await self._stop(over)
         for name, model in wanted.items():
             if name not in self._running:
-                self._begin(model)
+                self._begin(model, marks[name])
         self._seen = number
 
-    def _begin(self, model: SwmmModel) -> None:
+    def _begin(self, model: SwmmModel, mark: str) -> None:
         runner = Runner(
             model, self.rainfall, self._readings, self.runs,
             lambda: [w for w in self._watches if w.model == model.id],
             lambda: (self._design, DESIGN_PERIOD_A) if self._design else None,
-            self._clock.now_ms,
+            self._clock.now_ms, self._zone, self._replays, self._forecasts,
         )  # fmt: skip
         task = asyncio.create_task(runner.run(), name=f"model {model.id}")
-        self._running[model.id] = (tag(model), runner, task)
+        self._running[model.id] = (mark, runner, task)
 
     async def _stop(self, names: Iterable[str]) -> None:
-        tasks = [self._running.pop(name)[2] for name in names]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended([self._running.pop(name)[2] for name in names])
 
     # -- alarms ----------------------------------------------------------------------
 

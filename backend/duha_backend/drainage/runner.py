@@ -7,35 +7,45 @@ same water. Nothing but its process knows its state.
 
 import asyncio
 import contextlib
-import dataclasses
+import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from duha_backend.drainage.process import Names, Process, Row
 from duha_backend.drainage.rainfall import Rainfall
+from duha_backend.drainage.results import (
+    Course,
+    Standing,
+    frames_of,
+    has,
+    look_ahead,
+    now_at,
+    snapshot_of,
+    told_of,
+    totals,
+)
 from duha_backend.drainage.runs import Runs
-from duha_backend.errors import BackendError, StoreDown
-from duha_backend.lighting.inventory import Asset
+from duha_backend.drainage.turns import Turns
+from duha_backend.errors import BackendError, Invalid, StoreDown
 from duha_backend.rain.areal import Field
 from duha_backend.rain.events import Idf
 from duha_backend.rain.series import FIVE, MINUTE_MS
-from duha_backend.readings import DAY_MS, Frame, Readings, length
+from duha_backend.readings import DAY_MS, Readings, length
 from duha_backend.registry import tag
 from duha_backend.runoff.inp import describe, parse
 from duha_backend.runoff.live import (
     MOST_MM_H,
     SwmmModel,
     areal,
-    device,
     kept,
     rain_field,
 )
-from duha_backend.runoff.watch import LIKELY, Reached, Watch, band, members, reached
+from duha_backend.runoff.watch import LIKELY, Watch, members, reached
 from duha_backend.validate import Array
 
 log = logging.getLogger(__name__)
@@ -48,54 +58,10 @@ CALM_EVERY_MS = HOUR_MS
 FORECAST_S = 60.0
 MINUTE_LIMIT_S = 180.0
 """A step that takes longer is hung: the process is killed and replayed."""
-DAY_LIMIT_S = 1800.0
+DAY_LIMIT_S = 600.0
+SAME_MM = 1e-6
+"""Rain of five minutes that differs by less is the same [mm]."""
 RETRY_S = (2.0, 10.0, 60.0, 300.0)
-
-
-@dataclass
-class Standing:
-    """How a model is, for whoever asks: times [ms], levels of what is watched.
-
-    Attributes
-    ----------
-    problem, forecast_problem : str
-        Why it does not run, or does not look ahead; empty when it does.
-    warm, wet : bool
-        Whether it has been replayed up to where rain is known, and rains now.
-    stages : dict
-        Of each watch: value now, stage now, and what is reached in which forecast.
-    """
-
-    t: int = 0
-    start: int = 0
-    problem: str = ""
-    forecast_problem: str = ""
-    warm: bool = False
-    wet: bool = False
-    missing: int = 0
-    run: str = ""
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass
-class Course:
-    """What the runner holds of a model that is open.
-
-    `ahead`: what the newest forecast has said of each watch, and whether it is likely.
-    """
-
-    names: Names
-    field: Field
-    nodes: list[int]
-    links: list[int]
-    rain: Array
-    before: tuple[float, float] = (0.0, 0.0)
-    gauges: Sequence[Asset] = ()
-    forecast_at: int = 0
-    ahead: dict[str, list[tuple[Reached, bool]]] = dataclasses.field(
-        default_factory=dict
-    )
-    last: Row | None = None
 
 
 class Runner:
@@ -111,15 +77,23 @@ class Runner:
         Gives what is watched in it.
     design : callable
         Gives the city's design rain and return period for forecasts, or None.
+    zone : str
+        Time zone of the city: its clock is that of the model.
+    replays, forecasts : Turns, optional
+        Who of all models of this process may replay, or look ahead, at the same time.
     """
 
     def __init__(
         self, model: SwmmModel, rainfall: Rainfall, readings: Readings, runs: Runs,
         watches: Callable[[], Sequence[Watch]],
         design: Callable[[], tuple[Idf, float] | None],
-        now_ms: Callable[[], int],
+        now_ms: Callable[[], int], zone: str = "UTC", replays: Turns | None = None,
+        forecasts: Turns | None = None,
     ) -> None:  # fmt: skip
         self.model = model
+        self._zone = zone
+        self._replays = replays or Turns()
+        self._forecasts = forecasts or Turns()
         self.standing = Standing()
         self._rainfall = rainfall
         self._readings = readings
@@ -160,21 +134,28 @@ class Runner:
     async def _live(self) -> None:
         due = await self._until(0)
         start = await self._cold_start(due)
-        names = await self.process.open(self.model.raw, start / 1000)
-        course = self._course(names)
+        async with self._replays.turn():
+            names = await self.process.open(
+                self.model.raw, start / 1000 + clock_offset_s(self._zone, start)
+            )
+        course = await asyncio.to_thread(self._course, names)
         await self._note_end("its process was gone")
         run = await asyncio.to_thread(
             self._runs.begin, "live", self.model.id, start, start, self._now(),
             _mark(self.model),
         )  # fmt: skip
         self.standing = Standing(t=start, start=start, run=run)
-        stored = await self._stored_until(start)
+        course.stored = await self._insist(lambda: self._stored(start))
         t = start
         while True:
             due = await self._until(t)
             end = min(due, t + DAY_MS)
-            rows = await self._advance(course, t, end)
-            await self._keep(course, rows, start, stored)
+            if end - t > HOUR_MS:
+                async with self._replays.turn():
+                    rows = await self._advance(course, t, end)
+            else:
+                rows = await self._advance(course, t, end)
+            await self._keep(course, rows, start)
             t = self.standing.t = end
             if t < due:
                 log.info("model %s: replayed up to %s", self.model.id, _at(t))
@@ -205,11 +186,15 @@ class Runner:
                 return last.start
         return (due - days) // DAY_MS * DAY_MS
 
-    async def _stored_until(self, start: int) -> int:
-        """Up to when results are in the store already: a replay need not write them."""
-        newest = await self._readings.latest("model", start)
-        mine = newest["device"] == self.model.id if length(newest) else []
-        return int(newest["ts"][mine].max()) if np.any(mine) else 0
+    async def _stored(self, start: int) -> dict[int, float]:
+        """Rain of each time since the start whose results are in the store [mm]."""
+        frame = await self._readings.window(
+            "model", self.model.id, start, self._now() + DAY_MS
+        )
+        if not length(frame):
+            return {}
+        rain = np.asarray(frame["rain_mm"], dtype=float)
+        return dict(zip(frame["ts"].tolist(), rain.tolist(), strict=True))
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call to the stores, again until they work: the model itself waits."""
@@ -232,6 +217,9 @@ class Runner:
         for watch in self._watches():
             watched[watch.part].append(watch.object)
         outfalls = describe(parse(self.model.raw)).outfalls
+        names.changes.append(
+            f"it runs by the clock of the city at its cold start, {self._zone}"
+        )
         nodes, links = kept(names.nodes, names.links, outfalls, watched)
         return Course(
             names,
@@ -239,6 +227,7 @@ class Runner:
             nodes,
             links,
             np.empty((0, len(names.gauges))),
+            frozenset(outfalls),
             gauges=self._rainfall.gauges,
         )
 
@@ -260,20 +249,28 @@ class Runner:
 
     # -- what becomes known ---------------------------------------------------------------
 
-    async def _keep(
-        self, course: Course, rows: list[Row], start: int, stored: int
-    ) -> None:
+    async def _keep(self, course: Course, rows: list[Row], start: int) -> None:
+        """Store results; of a replay those that are not stored, or had another rain.
+
+        The same rain gives the same water. Once late rain has changed it, everything from
+        there on is written again, so that the history is that of the model that runs.
+        """
         if not rows:
             return
         course.last = rows[-1]
-        before, course.before = course.before, _totals(rows[-1])
-        fresh = [row for row in rows if start + row.minute * MINUTE_MS > stored]
-        if not fresh:
+        before, course.before = course.before, totals(rows[-1])
+        times = [start + row.minute * MINUTE_MS for row in rows]
+        rain = np.diff([row.injected_mm for row in rows], prepend=before[0])
+        known = _known(course.stored, times, rain.tolist())
+        if known == len(rows):
             return
-        if len(fresh) < len(rows):
-            before = _totals(rows[-len(fresh) - 1])
-        times = [start + row.minute * MINUTE_MS for row in fresh]
-        for kind, frame in _frames(self.model, course, fresh, times, before).items():
+        course.stored = {}
+        if known:
+            before = totals(rows[known - 1])
+        frames = await asyncio.to_thread(
+            frames_of, self.model, course, rows[known:], times[known:], before
+        )
+        for kind, frame in frames.items():
             await self._insist(partial(self._readings.put, kind, frame))
 
     async def _tell(self, course: Course, t: int) -> None:
@@ -282,18 +279,19 @@ class Runner:
         self.standing.problem, self.standing.warm = "", True
         if course.last is not None:
             self.standing.stages = {
-                w.id: _now_at(w, course) for w in watches if _has(w, course.names)
+                w.id: now_at(w, course) for w in watches if has(w, course.names)
             }
         wait = FIVE * MINUTE_MS if self.standing.wet else CALM_EVERY_MS
         if t - course.forecast_at >= wait:
             course.forecast_at = t
             await self._forecast(course, t, watches)
         for watch in watches:
-            _look_ahead(watch, course, self.standing)
+            look_ahead(watch, course, self.standing)
+        snapshot = await asyncio.to_thread(snapshot_of, course, self.standing)
         await self._insist(
             partial(
                 asyncio.to_thread, self._runs.update, self.standing.run, warm=True, t0=t,
-                result=_snapshot(course, self.standing),
+                result=snapshot,
             )
         )  # fmt: skip
 
@@ -302,20 +300,21 @@ class Runner:
         run = await asyncio.to_thread(
             self._runs.begin, "forecast", self.model.id, t, t, begun
         )
-        mine = [w for w in watches if _has(w, course.names)]
+        mine = [w for w in watches if has(w, course.names)]
         nodes = sorted(
             {course.names.nodes.index(w.object) for w in mine if w.part == "node"}
         )
         links = sorted(
             {course.names.links.index(w.object) for w in mine if w.part == "link"}
         )
-        rains = members(course.rain, round(self.model.horizon_h * 60), self._design())
-        found = await self.process.forecast(rains, nodes, links, FIVE, FORECAST_S)
-        told, courses = _told(found, mine, course.names, nodes, links)
+        rains, without = self._members(course)
+        async with self._forecasts.turn():
+            found = await self.process.forecast(rains, nodes, links, FIVE, FORECAST_S)
+        told, courses = told_of(found, mine, course.names, nodes, links)
         problems = [
             f"{n}: {one['problem']}" for n, one in found.items() if one["problem"]
         ]
-        self.standing.forecast_problem = "; ".join(problems)
+        self.standing.forecast_problem = "; ".join(problems + without)
         for watch in mine:
             likely = {n: c for n, c in courses[watch.id].items() if n in LIKELY}
             course.ahead[watch.id] = [
@@ -328,159 +327,33 @@ class Runner:
             detail=self.standing.forecast_problem, result=told,
         )  # fmt: skip
 
-
-def _look_ahead(watch: Watch, course: Course, standing: Standing) -> None:
-    """What the newest forecast says of a watch, counted from now, beyond its stage now."""
-    now = standing.stages.get(watch.id)
-    if now is None or watch.id not in course.ahead:
-        return
-    passed = (standing.t - course.forecast_at) / MINUTE_MS
-    for name, wanted in (("ahead", False), ("likely", True)):
-        now[name] = [
-            {**one._asdict(), "minutes": one.minutes - passed}
-            for one, likely in course.ahead[watch.id]
-            if likely is wanted and one.stage > now["stage"] and one.minutes > passed
-        ]
+    def _members(self, course: Course) -> tuple[dict[str, Array], list[str]]:
+        """Rains that may come; and why there is none of the city's design rain."""
+        minutes = round(self.model.horizon_h * 60)
+        try:
+            return members(course.rain, minutes, self._design()), []
+        except Invalid as error:  # a table that does not reach to this storm
+            return members(course.rain, minutes), [f"design: {error}"]
 
 
-def _totals(row: Row) -> tuple[float, float]:
-    return row.injected_mm, row.runoff_mm
+def clock_offset_s(zone: str, at_ms: int) -> float:
+    """How far the clock of a zone is ahead of UTC at a time [s].
+
+    A model keeps the offset of its cold start: its clock neither jumps nor stops. After a
+    change of summer time it is an hour off until it begins cold again.
+    """
+    offset = dt.datetime.fromtimestamp(at_ms / 1000, ZoneInfo(zone)).utcoffset()
+    return offset.total_seconds() if offset is not None else 0.0
 
 
-def _has(watch: Watch, names: Names) -> bool:
-    return watch.object in (names.nodes if watch.part == "node" else names.links)
-
-
-def _now_at(watch: Watch, course: Course) -> dict[str, Any]:
-    assert course.last is not None  # noqa: S101 - asked only when there is one
-    names, table = (
-        (course.names.nodes, course.last.nodes)
-        if watch.part == "node"
-        else (course.names.links, course.last.links)
-    )
-    value = float(table[watch.row, names.index(watch.object)])
-    return {"value": value, "stage": watch.stage(value)}
-
-
-def _told(
-    found: Mapping[str, dict[str, Any]], watches: Sequence[Watch], names: Names,
-    nodes: list[int], links: list[int],
-) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:  # fmt: skip
-    """A forecast as it is kept; and the course of each watch in each member."""
-    courses: dict[str, dict[str, Array]] = {}
-    for watch in watches:
-        rows, all_names = (
-            (nodes, names.nodes) if watch.part == "node" else (links, names.links)
-        )
-        at = rows.index(all_names.index(watch.object))
-        courses[watch.id] = {
-            name: np.array([row[watch.row][at] for row in one[f"{watch.part}s"]])
-            for name, one in found.items()
-            if not one["problem"]
-        }
-    told = {
-        "every_min": FIVE,
-        "members": sorted(found),
-        "watches": {
-            name: {
-                "courses": {member: c.tolist() for member, c in each.items()},
-                "band": band(list(each.values())),
-            }
-            for name, each in courses.items()
-        },
-        "flooding_l_s": {name: one["flooding"] for name, one in found.items()},
-    }
-    return told, courses
-
-
-def _snapshot(course: Course, standing: Standing) -> dict[str, Any]:
-    """All of a model now, for the map and the page."""
-    last = course.last
-    if last is None:
-        return {}
-    return {
-        "t": standing.t,
-        "changes": course.names.changes,
-        "gauges": course.names.gauges,
-        "area_ha": course.names.area_ha,
-        "nodes": dict(
-            zip(course.names.nodes, last.nodes.T.round(4).tolist(), strict=True)
-        ),
-        "links": dict(
-            zip(course.names.links, last.links.T.round(4).tolist(), strict=True)
-        ),
-        "stages": standing.stages,
-        "missing_min": standing.missing,
-        "wet": standing.wet,
-        "injected_mm": last.injected_mm,
-        "stored_m3": last.stored_m3,
-    }
-
-
-def _frames(
-    model: SwmmModel,
-    course: Course,
-    rows: list[Row],
-    times: list[int],
-    before: tuple[float, float],
-) -> dict[str, Frame]:
-    """Results as they are stored, by kind."""
-    names, nodes, links = course.names, course.nodes, course.links
-    node = np.array([row.nodes[:, nodes] for row in rows])
-    link = np.array([row.links[:, links] for row in rows])
-    full = np.array(names.full_m)[links]
-    filling = np.clip(link[:, 1] / np.where(full > 0, full, np.nan), 0, 1)
-    hourly = [
-        (t, row.lids)
-        for t, row in zip(times, rows, strict=True)
-        if row.lids is not None
-    ]
-    lid = np.array([lids for _, lids in hourly]).reshape(
-        len(hourly), 6, len(names.lids)
-    )
-    injected = np.array([row.injected_mm for row in rows])
-    # What ran off in each row's time [mm on so many ha], as a mean flow [L/s].
-    ran = np.diff([row.runoff_mm for row in rows], prepend=before[1])
-    outfalls = set(describe(parse(model.raw)).outfalls)
-    out = [i for i, name in enumerate(names.nodes) if name in outfalls]
-    whole = {
-        "rain_mm": np.diff(injected, prepend=before[0]),
-        "runoff_l_s": np.maximum(0.0, ran) * names.area_ha * 10_000 / (FIVE * 60),
-        "outflow_l_s": np.array([row.nodes[1, out].sum() for row in rows]),
-        "flooding_l_s": np.array([row.nodes[2].sum() for row in rows]),
-        "stored_m3": np.array([row.stored_m3 for row in rows]),
-    }
-    found = {"model": _frame([model.id], times, model.id, whole)}
-    found["node"] = _frame(
-        [device(model.id, names.nodes[i]) for i in nodes], times, model.id,
-        {n: node[:, k] for k, n in enumerate(("depth_m", "inflow_l_s", "flooding_l_s"))},
-    )  # fmt: skip
-    found["conduit"] = _frame(
-        [device(model.id, names.links[i]) for i in links], times, model.id,
-        {"flow_l_s": link[:, 0], "depth_m": link[:, 1], "filling": filling},
-    )  # fmt: skip
-    parts = (
-        "inflow_mm", "infiltrated_mm", "evaporated_mm", "spilled_mm", "drained_mm",
-        "stored_mm",
-    )  # fmt: skip
-    found["lid"] = _frame(
-        [device(model.id, name) for name in names.lids], [t for t, _ in hourly], model.id,
-        {name: lid[:, k] for k, name in enumerate(parts)},
-    )  # fmt: skip
-    return {kind: frame for kind, frame in found.items() if length(frame)}
-
-
-def _frame(
-    devices: list[str], times: list[int], model: str, values: Mapping[str, Array]
-) -> Frame:
-    n, count = len(devices), len(times)
-    return {
-        "device": np.tile(np.array(devices, dtype=object), count),
-        "ts": np.repeat(np.array(times, dtype=np.int64), n),
-        "controller": np.full(n * count, model, dtype=object),
-        "quality": np.full(n * count, "good", dtype=object),
-        **{name: np.asarray(v, dtype=float).reshape(-1) for name, v in values.items()},
-    }
+def _known(
+    stored: Mapping[int, float], times: Sequence[int], rain_mm: Sequence[float]
+) -> int:
+    """How many rows, from the first on, are stored with the rain that they have."""
+    for number, (t, rain) in enumerate(zip(times, rain_mm, strict=True)):
+        if t not in stored or not abs(stored[t] - rain) <= SAME_MM:
+            return number
+    return len(times)
 
 
 def _at(ms: int) -> str:

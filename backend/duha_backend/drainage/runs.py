@@ -1,6 +1,6 @@
 """The book of runs: what models have reckoned, and how it went.
 
-States after Delft-FEWS: pending, running, failed, complete. A run begins cold, and is warm
+States after Delft-FEWS: pending, running, failed, complete; or cancelled. A run begins cold, and is warm
 when it has been replayed up to where rain is known.
 """
 
@@ -12,10 +12,16 @@ import sqlalchemy as sa
 
 from duha_backend import tables
 from duha_backend.database import Database
+from duha_backend.drainage.turns import Busy
 
-State = Literal["pending", "running", "failed", "complete"]
+State = Literal["pending", "running", "failed", "complete", "cancelled"]
 RunKind = Literal["live", "forecast", "study"]
-KEPT = {"live": 50, "forecast": 300, "study": 500}
+KEPT = {"live": 20, "forecast": 300, "study": 200}
+"""Runs that are kept: of each model; studies, all together."""
+MOST_RUNS = 3_000
+"""Runs of a kind that are kept of all models together, removed ones among them."""
+OVER: tuple[State, ...] = ("complete", "failed", "cancelled")
+MOST_PENDING, MOST_PENDING_EACH = 20, 4
 _PLAIN = [column for column in tables.run.c if column.name != "result"]
 
 
@@ -63,24 +69,59 @@ class Runs:
             "result": None if result is None else msgspec.json.encode(result),
         }  # fmt: skip
         r = tables.run.c
-        mine = (r.kind == kind) & (r.model == model)
+        mine = r.kind == kind
+        if kind != "study":
+            mine &= r.model == model
         newest = (
             sa.select(r.id).where(mine).order_by(r.begun.desc()).limit(KEPT[kind] - 1)
         )
         with self._engine.begin() as db:
             keep = list(db.execute(newest).scalars())
-            over = mine & r.id.not_in(keep) & r.state.in_(("complete", "failed"))
+            over = mine & r.id.not_in(keep) & r.state.in_(OVER)
             db.execute(sa.delete(tables.run).where(over))
+            old = (
+                sa.select(r.id)
+                .where(r.kind == kind, r.state.in_(OVER))
+                .order_by(r.begun.desc())
+                .offset(MOST_RUNS)
+            )
+            ids = list(db.execute(old).scalars())
+            if ids:
+                db.execute(sa.delete(tables.run).where(r.id.in_(ids[:500])))
             db.execute(sa.insert(tables.run), row)
         return name
 
-    def update(self, name: str, **values: Any) -> None:
-        """Change a run; `result` is anything that is JSON."""
+    def update(self, name: str, only: State | None = None, **values: Any) -> bool:
+        """Change a run, `only` while it is in a state; `result` is anything that is JSON.
+
+        Returns whether it was changed.
+        """
         if "result" in values:
             values["result"] = msgspec.json.encode(values["result"])
         query = sa.update(tables.run).where(tables.run.c.id == name).values(**values)
+        if only is not None:
+            query = query.where(tables.run.c.state == only)
         with self._engine.begin() as db:
-            db.execute(query)
+            return db.execute(query).rowcount > 0
+
+    def ask(self, model: str, now: int, asked: Any, by: str) -> str:
+        """Write a study down that waits to be carried out.
+
+        Raises
+        ------
+        Busy
+            Too many wait already, of all or of whoever asks.
+        """
+        waiting = [self.result(run.id) or {} for run in self.pending("study")]
+        mine = sum(one.get("by") == by for one in waiting)
+        if mine >= MOST_PENDING_EACH or len(waiting) >= MOST_PENDING:
+            raise Busy(
+                f"{len(waiting)} studies wait, {mine} of them yours: at most"
+                f" {MOST_PENDING}, {MOST_PENDING_EACH} of each; wait, or cancel one",
+                after_s=60.0,
+            )
+        result = {"asked": asked, "by": by}
+        return self.begin("study", model, now, now, now, state="pending", result=result)
 
     def end_all(self, kind: RunKind, model: str, now: int, detail: str) -> None:
         """Whatever of a kind still runs has failed, as its process is gone."""

@@ -1,12 +1,14 @@
 """The process of one model: asked over its standard input, answers over its output.
 
-``python -m duha_backend.drainage.worker``. It has one thread and one model; who asks is
-`process.Process`. Each message is its length (4 bytes, big-endian) and MessagePack.
+``python -I -m duha_backend.drainage.worker`` in an empty folder, which is all that it may
+write to. It has one thread and one model; who asks is `process.Process`. Each message is its
+length (4 bytes, big-endian) and MessagePack; the first one says how it is confined.
 """
 
 import datetime as dt
 import os
 import shutil
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -15,35 +17,58 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
+from duha_backend.drainage.confine import confine, end_with_parent, limit_cpu
 from duha_backend.drainage.engine import Engine, Snapshot
+from duha_backend.drainage.forks import forecast
+from duha_backend.drainage.job import run_job
 from duha_backend.errors import BackendError
+from duha_backend.runoff.study import Job, Rain
 
 LIDS_MIN = 60
+MOST_CHARS = 1000
 _LENGTH = struct.Struct(">I")
 Said = dict[str, Any]
 
 
 def main() -> None:
-    """Serve until nobody asks any more."""
+    """Serve until nobody asks any more, or whoever began this process is gone."""
     # Whatever a library prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_with_parent(signal.SIGTERM)
+    folder = Path.cwd()
+    held = confine(folder)
+    send(answers, {"files": held.files, "network": held.network})
     model: Engine | None = None
-    while (asked := receive(sys.stdin.buffer)) is not None:
-        try:
-            if asked["do"] == "open":
-                model = _begin(asked)
-                said = _names(model)
-            elif model is None:
-                said = {"error": "no model is open"}
-            else:
-                said = _DOES[asked["do"]](model, asked)
-        except BackendError as error:
-            said = {"error": str(error), "kind": type(error).__name__}
-        send(answers, said)
-    if model is not None:  # whoever asked may have been killed: nothing stays behind
-        model.close()
-        shutil.rmtree(model.folder, ignore_errors=True)
+    try:
+        while (asked := receive(sys.stdin.buffer)) is not None:
+            limit_cpu(asked["cpu_s"])
+            model, said = _answer(model, asked)
+            send(answers, said)
+    except BrokenPipeError:
+        pass
+    finally:  # whoever asked may have been killed: nothing stays behind
+        if model is not None:
+            model.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(model: Engine | None, asked: Said) -> tuple[Engine | None, Said]:
+    try:
+        if asked["do"] == "job":
+            return model, _job(asked)
+        if asked["do"] == "open":
+            model = _begin(asked)
+            return model, _names(model)
+        if model is None:
+            return None, {"error": "no model is open"}
+        return model, _DOES[asked["do"]](model, asked)
+    except BackendError as error:
+        return model, {"error": str(error), "kind": type(error).__name__}
+    except Exception as error:  # noqa: BLE001 - told to whoever asks, who ends this process
+        said = f"the model has failed: {type(error).__name__}: {error}"
+        return model, {"error": said[:MOST_CHARS], "kind": "Diverged"}
 
 
 def receive(pipe: BinaryIO) -> Said | None:
@@ -69,7 +94,20 @@ def send(pipe: BinaryIO, said: Said) -> None:
 
 def _begin(asked: Said) -> Engine:
     start = dt.datetime.fromtimestamp(asked["start"], dt.UTC).replace(tzinfo=None)
-    return Engine(asked["raw"], start, Path(asked["folder"]))
+    return Engine(asked["raw"], start, Path.cwd())
+
+
+def _job(asked: Said) -> Said:
+    rain = np.frombuffer(asked["rain"]).reshape(asked["shape"])
+    factors = tuple((name, factor) for name, factor in asked["factors"])
+    job = Job(
+        asked["model"],
+        asked["raw"],
+        Rain(asked["name"], rain),
+        asked["tail_h"],
+        factors,
+    )
+    return {"outcome": msgspec.to_builtins(run_job(job))}
 
 
 def _names(model: Engine) -> Said:
@@ -88,11 +126,13 @@ def _names(model: Engine) -> Said:
 def _run(model: Engine, asked: Said) -> Said:
     """Run minutes; a row of results every so many."""
     rain = np.frombuffer(asked["rain"]).reshape(-1, len(model.gauges))
-    rows = []
+    rows: list[Said] = []
     for row in rain:
         model.advance(row)
         if model.minutes % asked["every"] == 0:
             model.check_rain()
+            if rows:  # of peaks only the newest are wanted: a day of rows is large
+                rows[-1] |= {"peaks": b"", "link_peaks": b""}
             rows.append(_row(model))
     return {"minutes": model.minutes, "rows": rows}
 
@@ -116,8 +156,12 @@ def _forecast(model: Engine, asked: Said) -> Said:
         name: np.frombuffer(raw).reshape(-1, len(model.gauges))
         for name, raw in asked["members"].items()
     }
-    found = model.forecast(
-        members, (asked["nodes"], asked["links"]), asked["every"], asked["limit_s"]
+    found = forecast(
+        model,
+        members,
+        (asked["nodes"], asked["links"]),
+        asked["every"],
+        asked["limit_s"],
     )
     return {
         "members": {

@@ -104,25 +104,31 @@ def nash(
 
     Notes
     -----
-    Nash (1957), IASH Publ. 45. Each reservoir: q' = (inflow - q) / K; within a step its
-    inflow is taken as even, the mean of what the one above gives.
+    Nash (1957), IASH Publ. 45. Each reservoir: q' = (inflow - q) / K. With x = step / K
+    water of reservoir j passes on to i by the share x^(i-j) e^-x / (i-j)! in a step, and
+    even rain fills reservoir i by what remains of 1.
     """
-    lag = np.asarray(lag_s, dtype=float)
-    gain = -np.expm1(-step_s / lag)
-    mean = gain * lag / step_s
+    x = np.minimum(step_s / np.asarray(lag_s, dtype=float), 700.0)
+    passed = [np.exp(-x)]  # what passes on by 0, 1, 2 .. reservoirs in a step
+    for number in range(1, reservoirs):
+        passed.append(passed[-1] * x / number)
+    filled = [-np.expm1(-x)]
+    for share in passed[1:]:
+        filled.append(np.maximum(0.0, filled[-1] - share))
     steps, n = rain_mm_h.shape
     out = np.empty((steps, n))
     held = np.zeros((reservoirs, n)) if state is None else state.copy()
-    apart, inflow = np.empty(n), np.empty(n)
+    more = np.empty(n)
     for step in range(steps):
-        np.copyto(inflow, rain_mm_h[step])
-        for number in range(reservoirs):
+        rain = rain_mm_h[step]
+        for number in range(reservoirs - 1, -1, -1):  # those above still as they were
             water = held[number]
-            np.subtract(inflow, water, out=apart)
-            if number < reservoirs - 1:  # what flows on is its mean outflow in the step
-                inflow -= apart * mean
-            apart *= gain
-            water += apart
+            water *= passed[0]
+            for above in range(number):
+                np.multiply(held[above], passed[number - above], out=more)
+                water += more
+            np.multiply(rain, filled[number], out=more)
+            water += more
         out[step] = held[-1]
     return out, held
 

@@ -14,14 +14,15 @@ import numpy as np
 from duha_backend.errors import Invalid
 from duha_backend.runoff.inp import Inp, describe, parse
 from duha_backend.runoff.sizing import LONGEST_EMPTYING_H, THROTTLE_L_S_HA
+from duha_backend.runoff.swmm_text import row_of
 from duha_backend.validate import Array
 
 EVERY_MIN = 5
 TAIL_H = 80.0
 """How long a model runs on after its rain: beyond the 72 h in which it must be empty."""
 EMPTY_MM = 1.0
-FLOODED_M3 = 0.1
-VERSION = b"1"
+VERSION = b"2"
+"""Of the calculation: outcomes of an earlier one are not taken for these."""
 FACTORS = ("imperviousness", "width", "roughness", "infiltration", "pipes")
 
 
@@ -67,7 +68,7 @@ class Outcome(msgspec.Struct, frozen=True):
     overflow_m3, overflow_peak_l_s : float
         Over those outfalls that only a weir leads to.
     flooded_nodes, flooding_m3 : int, float
-        Manholes that spilled onto the street.
+        Manholes that spilled onto the street, as in SWMM's own summary of flooding.
     runoff_mm, infiltrated_mm, evaporated_mm : float
         Of the whole area.
     kept_share : float
@@ -78,11 +79,15 @@ class Outcome(msgspec.Struct, frozen=True):
     not_empty : int
         How many were not.
     outfalls : dict of str to list
-        Flow of each outfall [L/s], every five minutes.
+        Flow of each outfall [L/s], mean of every five minutes.
     depths : dict of str to float
         Greatest depth of each node [m].
     overflows : tuple of str
         Which outfalls are overflows.
+
+    Notes
+    -----
+    Peaks, depths, volumes and flooding are those of every routing step.
     """
 
     model: str
@@ -225,10 +230,11 @@ def scaled(inp: Inp, factors: Mapping[str, float]) -> Inp:
             return
         rows = made.rows(section)
         for row in rows:
-            row[column] = f"{min(most, float(row[column]) * by):.6g}"
-        made.sections[section] = [
-            " ".join(f'"{w}"' if " " in w else w for w in row) for row in rows
-        ]
+            try:
+                row[column] = f"{min(most, float(row[column]) * by):.6g}"
+            except (ValueError, IndexError):
+                raise Invalid(f"[{section}] {' '.join(row)[:60]}: no number") from None
+        made.sections[section] = [row_of(row) for row in rows]
 
     change("SUBCATCHMENTS", 4, factors.get("imperviousness", 1.0), 100.0)
     change("SUBCATCHMENTS", 5, factors.get("width", 1.0))
