@@ -153,7 +153,9 @@ class Backend:
         self.energy = Settlement(
             self.readings, self.registry, self.live, self.control.desk
         )
-        self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
+        self.keeper = Keeper(
+            self.readings, self.books, settings.retention, clock, self.energy.rolled
+        )
         self.server = uvicorn.Server(self._http())
 
     def _check(self) -> None:

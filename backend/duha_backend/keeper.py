@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from duha_backend.books import Books
 from duha_backend.errors import StoreDown
@@ -24,15 +25,19 @@ class Keeper:
         Where readings are, and which of them are not rolled up.
     retention : Retention
         How long readings are kept.
+    rolled : callable, optional
+        Called with kind and start [ms] of each quarter that was rolled up, late ones too.
     """
 
     def __init__(
-        self, store: Readings, books: Books, retention: Retention, clock: Clock
-    ) -> None:
+        self, store: Readings, books: Books, retention: Retention, clock: Clock,
+        rolled: Callable[[str, int], None] | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
         self._books = books
         self._retention = retention
         self._clock = clock
+        self._rolled = rolled
         self._expired_at = float("-inf")
 
     async def tend(self) -> None:
@@ -45,6 +50,8 @@ class Keeper:
                 await self._store.roll(kind, step, start)
                 if kind == "rain_gauge" and step == "15m":
                     await asyncio.to_thread(self._books.mark, [("rain", LATE, start)])
+                if self._rolled is not None and step == "15m":
+                    await asyncio.to_thread(self._rolled, kind, start)
                 if step == "15m":
                     day = start // DAY_MS * DAY_MS
                     await asyncio.to_thread(self._books.mark, [(kind, "1d", day)])

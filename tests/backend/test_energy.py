@@ -14,7 +14,6 @@ import pytest
 from duha_backend.control import Control
 from duha_backend.duck import DuckReadings
 from duha_backend.energy.indicators import indicators
-from duha_backend.energy.nights import counted
 from duha_backend.energy.paper import report
 from duha_backend.energy.settlement import Settlement
 from duha_backend.lighting.inventory import Asset, LuminaireType, Stretch
@@ -86,6 +85,10 @@ class House:
         self.registry.assign("*", "c")
         self.energy = Settlement(self.readings, self.registry, self.live, self.desk)
         self.now = round(1000 * (end + 3600))
+
+    def quarter(self, n):
+        """When a quarter of the night begins [ms]."""
+        return round(noons(PLACE, NIGHT)[0] * 1000) + n * QUARTER_MS
 
     async def _publish(self, *_):
         pass
@@ -201,39 +204,56 @@ async def test_a_theft_of_three_percent_stands_out_and_nothing_else(house):
     assert found["R1"]["uncertainty_pct"] < 2.9
 
 
-@pytest.mark.system
-async def test_who_is_not_measured_counts_by_programme_and_who_is_unknown_is_counted(
-    tmp_path,
-):
+async def test_lamps_without_a_type_or_a_controller_are_on_neither_side(tmp_path):
     extra = [
         place("R1-X1", "luminaire", "R1", type="LED62", networked=False, district="R1"),
         place("R1-X2", "luminaire", "R1", type="", networked=False, district="R1"),
     ]
     house = House(tmp_path, extra)
+    await house.live_a_night()
+    found = {night.cabinet: night for night in await house.energy.settle(NIGHT)}
+    await house.close()
+    night, same = found["R1"], found["R2"]
+    assert (night.lamps, night.measured_lamps, night.unknown_lamps) == (32, 30, 1)
+    assert (night.excluded_lamps, same.excluded_lamps) == (2, 0)
+    assert night.lamps_wh == pytest.approx(same.lamps_wh)
+    assert night.baseline_wh == pytest.approx(same.baseline_wh)
+    assert night.covered == 1
+    assert night.unknown_wh == 0
+    assert night.excluded_unknown_wh == pytest.approx(62 * 24, rel=0.06)
+
+
+async def test_a_lamp_that_stops_answering_is_unknown_and_not_saved(tmp_path):
+    house = House(tmp_path)
     await house.live_a_night(misses={"R1-L1"})
     found = {night.cabinet: night for night in await house.energy.settle(NIGHT)}
-    night = found["R1"]
-    assert (night.lamps, night.measured_lamps, night.unknown_lamps) == (32, 29, 1)
-    thirty = found["R2"].lamps_wh  # of the same lamps, all of them measured
-    share = 62 / (20 * 62 + 10 * 38)
-    assert night.lamps_wh - thirty == pytest.approx(share * thirty, rel=0.02)
-    assert night.covered < 1
     await house.close()
+    night, same = found["R1"], found["R2"]
+    assert night.covered == pytest.approx(29 / 30, abs=0.01)
+    assert night.baseline_wh == pytest.approx(same.baseline_wh - 62 * 15.17, rel=0.01)
+    assert night.unknown_baseline_wh == pytest.approx(62 * 15.17, rel=0.01)
+    assert night.unknown_wh == pytest.approx(62 * 24, rel=0.06)
+    assert night.lamps_wh == pytest.approx(same.lamps_wh * (1 - 62 / 1620), rel=0.02)
 
 
-async def test_nights_are_settled_once_and_the_last_ones_anew(house):
+async def test_marked_nights_are_settled_once_and_late_readings_settle_them_again(
+    house,
+):
     await house.live_a_night()
     await house.energy.tend(house.now)
     assert house.energy.book.settled(NIGHT) == {NIGHT}
-    (before,) = house.energy.book.report(NIGHT, NIGHT + dt.timedelta(days=1))
+    span = (NIGHT, NIGHT + dt.timedelta(days=1))
+    (before,) = house.energy.book.report(*span)
     house.registry.save(Tariff(price_per_kwh=5.0, co2_kg_per_kwh=0.4, source="x"))
-    await house.energy.tend(house.now)  # nothing new is due
-    assert house.energy.book.report(NIGHT, NIGHT + dt.timedelta(days=1)) == [before]
-    await house.energy.tend(house.now + 24 * 3_600_000)
-    (after,) = house.energy.book.report(NIGHT, NIGHT + dt.timedelta(days=1))
+    await house.energy.tend(house.now + 24 * 3_600_000)  # nothing has come
+    assert house.energy.book.report(*span) == [before]
+    house.energy.rolled("luminaire", house.quarter(10))
+    await house.energy.tend(house.now + 9 * 24 * 3_600_000)
+    (after,) = house.energy.book.report(*span)
     assert before.cost is None
     assert after.cost == pytest.approx(5 * after.kwh, rel=1e-3)
     assert after.saved_co2_kg == pytest.approx(0.4 * after.saved_kwh, rel=1e-3)
+    assert house.energy.book.marked() == []
 
 
 async def test_nights_without_a_reading_cost_nothing(tmp_path):
@@ -281,21 +301,6 @@ async def test_the_report_on_paper_is_a_pdf_in_both_languages(house):
         assert made.startswith(b"%PDF")
         assert len(made) > 10_000
     assert report("Plzeň", *span, [], []).startswith(b"%PDF")
-
-
-def test_counters_that_begin_anew_or_have_holes_are_counted():
-    nan = np.nan
-    counter = np.array(
-        [
-            [100, 110, nan, 130],  # a hole
-            [100, 110, 5, 15],  # a lamp was changed
-            [nan, nan, 50, 60],  # nothing before the night
-            [nan, nan, nan, 60],  # one reading is none
-        ]
-    )
-    found = counted(counter)
-    assert found[:3].tolist() == [30, 25, 10]
-    assert np.isnan(found[3])
 
 
 def test_indicators_of_en_13201_5():
