@@ -8,7 +8,6 @@ import tempfile
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from duha_backend.control import Control

@@ -143,28 +143,34 @@ def _follow(
     def counted(i: int, j: int) -> float | None:
         return _rise(values[i], values[j], possible(i, j), moduli)
 
+    def write(i: int, j: int, rise: float) -> None:
+        found.start[row, at[j]], found.energy[row, at[j]] = at[i], rise
+
     i, j = 0, 1
     while j < len(at):
         rise = counted(i, j)
         if rise is not None:
-            found.start[row, at[j]], found.energy[row, at[j]] = at[i], rise
+            write(i, j, rise)
             i, j = j, j + 1
             continue
         back = next((k for k in range(j + 1, len(at)) if counted(i, k) is not None), 0)
-        if not back:  # a reset, or another counter: from its first confirmed reading
-            following = range(j, len(at) - 1)
-            i = next((k for k in following if counted(k, k + 1) is not None), len(at))
-            j = i + 1
+        steady = back and all(counted(k, k + 1) is not None for k in range(j, back))
+        if back and not (steady and values[j] > values[i]):
+            if not (steady and values[j] <= possible(i, j)):
+                write(i, back, counted(i, back) or 0.0)
+            # else a small counter, either a glitch or begun again: nothing is said of it
+            i, j = back, back + 1
             continue
-        restarted = values[j] <= possible(i, j) and all(
-            counted(k, k + 1) is not None for k in range(j, back)
-        )
-        if not restarted:
-            total = counted(i, back)
-            found.start[row, at[back]] = at[i]
-            found.energy[row, at[back]] = total
-        # else a small counter, either a glitch or begun again: nothing is said of it
-        i, j = back, back + 1
+        confirmed = (k for k in range(j, len(at) - 1) if counted(k, k + 1) is not None)
+        j = next(confirmed, len(at))
+        still = i
+        while still and values[still - 1] == values[i]:
+            still -= 1
+        if j < len(at) and (rise := counted(still, j)) is not None:
+            # It stood still, such as behind a gateway that repeats its last answer.
+            found.start[row, at[still] + 1 : at[j]] = NONE
+            write(still, j, rise)
+        i, j = j, j + 1  # else a reset, or another counter: from what is confirmed on
 
 
 def _rise(

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from duha_backend.energy.counters import (  # fmt: skip
+from duha_backend.energy.counters import (
     LAMP_UNITS,
     MARGIN,
+    NONE,
     Spans,
     resolution,
     spans,
@@ -28,6 +29,7 @@ UNTYPED_W = 2000.0
 NARROW = 0.05
 """Width of bounds, as a share of what is possible, up to which energy counts as known."""
 _FROZEN_WH = 5.0
+_CAUGHT_UP = 0.5
 _SWITCHING_H = 0.1 * HOURS
 
 
@@ -91,15 +93,15 @@ def lamp_nights(read: Quarters, kinds: Sequence[LuminaireType | None]) -> LampNi
     level = read.level.astype(float)
     power, top = _powers(level, kinds)
     found = spans(read.counter, MARGIN * top * HOURS)
-    found = found.without(_frozen(found, power, level, read.counter))
-    counted_wh, counted, edge_wh = counted_in_night(
+    found = _thawed(found, power, level, read.counter)
+    counted_wh, counted, edge_wh, torn = counted_in_night(
         found, MARGIN * top, read.unread, _border_w(power)
     )
     period = read.period[:, None]
     level, answers, power = level[:, BEFORE:], read.answers[:, BEFORE:], power[:, BEFORE:]  # fmt: skip
     full = answers * 2 * period >= HOURS
     curve = ~np.isnan(power)
-    calculated = ~counted & curve & full
+    calculated = ~counted & ~torn & curve & full
     sampling = _change(power) * (period + _SWITCHING_H)
     missed = MARGIN * top[:, None] * np.clip(HOURS - answers * period, 0.0, HOURS)
     single = counted & curve & (found.start[:, BEFORE:] == _columns(found) - 1)
@@ -123,8 +125,10 @@ def lamp_nights(read: Quarters, kinds: Sequence[LuminaireType | None]) -> LampNi
 
 def counted_in_night(
     found: Spans, top: Array, unread: Array, border: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """Energy of the spans of a night, the quarters in them, and the limit of its error.
+
+    Last come the quarters of a span from before the night that cannot be divided well.
 
     A reading lies somewhere in its quarter. What is drawn after the last reading of a run
     of spans is missing, what was drawn after the reading before it is in it: at most the
@@ -142,11 +146,13 @@ def counted_in_night(
         Power in the quarters before the night and at its end, NaN where it is not known.
     """
     ends = np.arange(found.start.shape[1])
-    crossing = (found.start != -1) & (found.start < BEFORE - 1) & (ends >= BEFORE)
+    crossing = (found.start != NONE) & (found.start < BEFORE - 1) & (ends >= BEFORE)
     low, high, inside = _shares(found, crossing, top)
     wide = high - low > NARROW * top * inside * HOURS
+    whole_known = found.known
     found = found.without(crossing & wide[:, None])
     known = found.known[:, BEFORE:]
+    torn = whole_known[:, BEFORE:] & ~known
     crossed = crossing.any(axis=1) & ~wide
     whole = np.where(crossing, 0.0, found.energy)[:, BEFORE:].sum(axis=1)
     energy = whole + np.where(crossed, (low + high) / 2, 0.0)
@@ -158,7 +164,7 @@ def counted_in_night(
     for column, power in ((0, border[:, 0]), (-1, border[:, 1])):
         watts[:, column] = np.where(np.isnan(power), top, np.minimum(power, top))
     edges = (before | after) * watts * unread[:, BEFORE - 1 :]
-    return energy, known, limit + edges.sum(axis=1)
+    return energy, known, limit + edges.sum(axis=1), torn
 
 
 def _shares(found: Spans, crossing: Array, top: Array) -> tuple[Array, Array, Array]:
@@ -201,19 +207,26 @@ def _columns(found: Spans) -> Array:
     return np.arange(BEFORE, found.start.shape[1])
 
 
-def _frozen(found: Spans, power: Array, level: Array, counter: Array) -> Array:
-    """Spans in which a counter stands still while light is reported, (n, q) bool.
+def _thawed(found: Spans, power: Array, level: Array, counter: Array) -> Spans:
+    """The spans without those in which a counter stands still while light is reported.
 
-    A gateway that repeats its last answer, or a register that counts nothing: what the
-    driver took is not in it.
+    A gateway repeated its last answer, or the register counts nothing. Where the counter
+    rises afterwards by what can have been drawn since it stood still, one span is made of
+    both; else the driver's energy is not in the counter.
     """
-    still = (found.start != -1) & (found.energy == 0)
-    taken = np.where(still & (level > 0), np.nan_to_num(power) * HOURS, 0.0)
+    lit = np.where(level > 0, np.nan_to_num(power) * HOURS, 0.0)
+    still = (found.start != NONE) & (found.energy == 0)
     limit = np.maximum(_FROZEN_WH, 3 * resolution(counter, LAMP_UNITS))
-    dropped = np.zeros(still.shape, dtype=bool)
-    for row in np.flatnonzero(taken.sum(axis=1) > limit).tolist():
+    start, energy = found.start.copy(), found.energy.copy()
+    for row in np.flatnonzero((lit * still).sum(axis=1) > limit).tolist():
         edges = np.flatnonzero(np.diff(np.pad(still[row], 1).astype(np.int8)))
         for begin, end in edges.reshape(-1, 2).tolist():
-            if taken[row, begin:end].sum() > limit[row]:
-                dropped[row, begin:end] = True
-    return dropped
+            taken = (lit[row, begin:end] * still[row, begin:end]).sum()
+            if taken <= limit[row]:
+                continue
+            first = start[row, begin]
+            start[row, begin:end] = NONE
+            if end < start.shape[1] and start[row, end] == end - 1:
+                caught_up = energy[row, end] >= _CAUGHT_UP * (taken + lit[row, end])
+                start[row, end] = first if caught_up else start[row, end]
+    return Spans(start, np.where(start == NONE, 0.0, energy))

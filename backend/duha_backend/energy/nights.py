@@ -403,7 +403,7 @@ def meter_nights(
 def _counted(read: Quarters, top: Array) -> tuple[Array, Array]:
     found = spans(read.counter, MARGIN * top * HOURS, METER_UNITS, METER_MODULI)
     border = np.full((len(top), 2), np.nan)
-    energy, known, _ = counted_in_night(found, MARGIN * top, read.unread, border)
+    energy, known, _, _ = counted_in_night(found, MARGIN * top, read.unread, border)
     return energy, known
 
 
