@@ -80,8 +80,8 @@ def live(chance, *, clean=False):
     heard, at_once = polls(chance, n, minutes, clean)
     shown = level.copy()
     if not clean:
-        raw = with_glitches(chance, raw, heard)
-        freeze(chance, raw, shown)
+        frozen = freeze(chance, raw, shown)
+        raw[~frozen] = with_glitches(chance, raw[~frozen], heard[~frozen])
     if chance.random() < 0.3:  # luminaires that measure no energy
         raw[chance.random(n) < 0.5] = np.nan
     quarters = [
@@ -128,6 +128,8 @@ def registers(chance, taken, clean):
         counter += modulus - base - total[:, [minutes // 2]] * chance.uniform(0, 2)
     for i in np.flatnonzero(chance.random(n) < (0.0 if clean else 0.2)):
         at = chance.integers(minutes)
+        if counter[i, at] < modulus < counter[i, at] + 100:
+            continue  # cannot be told from a wrap
         fresh = chance.choice([0.0, 0.0, chance.uniform(0, 90_000)])
         counter[i, at:] += fresh - counter[i, at]
     unit = chance.choice([1.0, 1.0, 1.0, 10.0])
@@ -174,14 +176,23 @@ def with_glitches(chance, raw, heard):
 
 
 def freeze(chance, raw, shown):
-    """A gateway repeats the last answer of some luminaires for a while; at times of all registers."""
+    """A gateway repeats the last answers of some luminaires for a while, and catches up.
+
+    One that repeats the light, too, and never catches up cannot be told from a lamp that
+    stays as it is.
+    """
     n, minutes = raw.shape
+    whole = np.zeros(n, dtype=bool)
     for i in np.flatnonzero(chance.random(n) < 0.1):
         first = chance.integers(minutes)
-        last = first + int(chance.exponential(180)) + 5
+        last = min(minutes, first + int(chance.exponential(180)) + 5)
+        whole[i] = chance.random() < 0.5
+        if whole[i] and (last + 60 > minutes or (np.diff(raw[i]) < 0).any()):
+            continue
         raw[i, first:last] = raw[i, first]
-        if chance.random() < 0.5 and last < minutes:
+        if whole[i]:
             shown[i, first:last] = shown[i, first]
+    return whole
 
 
 def rolled(lamps, raw, level, heard, begin, end):

@@ -6,7 +6,8 @@ still because a gateway repeats its last answer. What is counted between two rea
 believed where no load could have drawn more; the rest is not counted, and not guessed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from duha_backend.validate import Array
 
 MARGIN = 1.25
 """Power beyond the rated one that is still possible: tolerances, cold start, constant light output."""
+RESET = 12
+"""Readings (quarters of an hour) that a reset or another counter must explain to be believed."""
 NONE = -1
 _BITS = (2.0**16, 2.0**32)
 LAMP_MODULI = tuple(m * s for m in _BITS for s in (0.1, 1.0, 10.0, 100.0, 1000.0))
@@ -92,11 +95,12 @@ def spans(
 ) -> Spans:
     """Energy between the readings of counters, without what is not possible.
 
-    A drop or a leap after which the counter goes on from where it was is a glitch, however
-    often it comes in a row; the span bridges it. Where the counter goes on from the new
-    value it was reset or replaced: what was drawn between both readings is not known. A
-    leap that nothing after it confirms is not believed. A counter that goes back has
-    wrapped where that is possible for one of `moduli`.
+    A drop or a leap after which the counter goes on from where it was is a glitch; the span
+    bridges it. Where the counter goes on from the new value for hours it was reset or
+    replaced: what was drawn between both readings is not known. A counter that stood still
+    and leaps by what can have been drawn meanwhile has caught up. One that goes back has
+    wrapped where that is possible for one of `moduli`; a reset so near to a modulus cannot
+    be told from that, an error of at most what can be drawn in half an hour.
 
     Parameters
     ----------
@@ -119,58 +123,106 @@ def spans(
     good = ~paired | ((step >= 0) & (step <= limit))
     found = Spans(np.where(paired, before, NONE), np.where(paired, step, 0.0))
     for row in np.flatnonzero(~good.all(axis=1)).tolist():
-        _follow(counter[row], float(most[row]), float(coarse[row]), moduli, found, row)
+        one = _Counter(counter[row], float(most[row]), float(coarse[row]), moduli)
+        found.start[row], found.energy[row] = NONE, 0.0
+        for i, j, rise in one.spans():
+            found.start[row, one.at[i] + 1 : one.at[j]] = NONE
+            found.start[row, one.at[j]] = one.at[i]
+            found.energy[row, one.at[j]] = rise
+    found = Spans(found.start, np.where(found.start == NONE, 0.0, found.energy))
     # After a hole, a counter that shows no more than could have been drawn since may have
     # begun again at zero in between.
-    hole = at - found.start > 1
-    most_since = most[:, None] * (at - found.start + 1)
-    hidden = (found.start != NONE) & hole & (counter <= most_since)
+    hole = (found.start == before) & (at - before > 1)
+    hidden = paired & hole & (counter <= most[:, None] * (at - before + 1))
     return found.without(hidden)
 
 
-def _follow(
-    readings: Array, most: float, coarse: float, moduli: Sequence[float],
-    found: Spans, row: int,
-) -> None:  # fmt: skip
-    """Write the spans of one counter that shows something impossible."""
-    found.start[row], found.energy[row] = NONE, 0.0
-    at = np.flatnonzero(~np.isnan(readings)).tolist()
-    values = readings[at].tolist()
+class _Counter:
+    """The readings of one counter that shows something impossible.
 
-    def possible(i: int, j: int) -> float:
-        return float(most * (at[j] - at[i] + 1) + coarse)
+    They fall into chains within which all is possible. Of all ways through the chains the
+    one is taken that believes the most readings: it may skip chains as glitches where both
+    sides fit together, and begin again with a chain at the price of `RESET` readings.
+    """
 
-    def counted(i: int, j: int) -> float | None:
-        return _rise(values[i], values[j], possible(i, j), moduli)
+    def __init__(
+        self, readings: Array, most: float, coarse: float, moduli: Sequence[float]
+    ) -> None:
+        self.at: list[int] = np.flatnonzero(~np.isnan(readings)).tolist()
+        self._values: list[float] = readings[self.at].tolist()
+        self._most, self._coarse, self._moduli = most, coarse, moduli
+        n = len(self.at)
+        breaks = [k for k in range(1, n) if self.rise(k - 1, k) is None]
+        self._chains = list(pairwise([0, *breaks, n]))
 
-    def write(i: int, j: int, rise: float) -> None:
-        found.start[row, at[j]], found.energy[row, at[j]] = at[i], rise
+    def possible(self, i: int, j: int) -> float:
+        """The most that can have been counted between two readings."""
+        return self._most * (self.at[j] - self.at[i] + 1) + self._coarse
 
-    i, j = 0, 1
-    while j < len(at):
-        rise = counted(i, j)
-        if rise is not None:
-            write(i, j, rise)
-            i, j = j, j + 1
-            continue
-        back = next((k for k in range(j + 1, len(at)) if counted(i, k) is not None), 0)
-        steady = back and all(counted(k, k + 1) is not None for k in range(j, back))
-        if back and not (steady and values[j] > values[i]):
-            if not (steady and values[j] <= possible(i, j)):
-                write(i, back, counted(i, back) or 0.0)
-            # else a small counter, either a glitch or begun again: nothing is said of it
-            i, j = back, back + 1
-            continue
-        confirmed = (k for k in range(j, len(at) - 1) if counted(k, k + 1) is not None)
-        j = next(confirmed, len(at))
-        still = i
-        while still and values[still - 1] == values[i]:
+    def rise(self, i: int, j: int) -> float | None:
+        """What was counted between two readings; None where that is not possible."""
+        return _rise(
+            self._values[i], self._values[j], self.possible(i, j), self._moduli
+        )
+
+    def spans(self) -> Iterator[tuple[int, int, float]]:
+        """Begin, end and energy of the spans that are believed."""
+        before: int | None = None
+        for first, end in self._way():
+            begin = first
+            if before is not None:
+                joint = self._joint(before, first)
+                if joint is None:
+                    begin = self._certain(before, first, end)
+                else:
+                    yield joint, first, self.rise(joint, first) or 0.0
+            for k in range(begin, end - 1):
+                yield k, k + 1, self.rise(k, k + 1) or 0.0
+            before = end - 1
+
+    def _way(self) -> list[tuple[int, int]]:
+        """The chains that are believed."""
+        worth: list[float] = []
+        came: list[int | None] = []
+        for c, (first, end) in enumerate(self._chains):
+            best, of = 0.0, None
+            for b in range(c):
+                fits = self._joint(self._chains[b][1] - 1, first) is not None
+                found = worth[b] - (0 if fits else RESET)
+                if found > best:
+                    best, of = found, b
+            worth.append(best + end - first)
+            came.append(of)
+        way: list[tuple[int, int]] = []
+        at: int | None = int(np.argmax(worth))
+        while at is not None:
+            way.append(self._chains[at])
+            at = came[at]
+        return way[::-1]
+
+    def _joint(self, last: int, first: int) -> int | None:
+        """From which reading on a chain goes on in another one, if it does.
+
+        From its last one, or from where it began to stand still, such as behind a gateway
+        that repeats its last answer.
+        """
+        if self.rise(last, first) is not None:
+            return last
+        still = last
+        while still and self._values[still - 1] == self._values[last]:
             still -= 1
-        if j < len(at) and (rise := counted(still, j)) is not None:
-            # It stood still, such as behind a gateway that repeats its last answer.
-            found.start[row, at[still] + 1 : at[j]] = NONE
-            write(still, j, rise)
-        i, j = j, j + 1  # else a reset, or another counter: from what is confirmed on
+        return still if self.rise(still, first) is not None else None
+
+    def _certain(self, last: int, first: int, end: int) -> int:
+        """From which reading on a chain after a reset is certain.
+
+        One that begins near zero and goes on to where the counter was before may be a
+        glitch of a small counter as well.
+        """
+        if self._values[first] > self.possible(last, first):
+            return first
+        passed = (k for k in range(first, end) if self.rise(last, k) is not None)
+        return next(passed, first)
 
 
 def _rise(

@@ -93,7 +93,7 @@ def lamp_nights(read: Quarters, kinds: Sequence[LuminaireType | None]) -> LampNi
     level = read.level.astype(float)
     power, top = _powers(level, kinds)
     found = spans(read.counter, MARGIN * top * HOURS)
-    found = _thawed(found, power, level, read.counter)
+    found, repeated = _thawed(found, power, level, read.counter)
     counted_wh, counted, edge_wh, torn = counted_in_night(
         found, MARGIN * top, read.unread, _border_w(power)
     )
@@ -101,7 +101,7 @@ def lamp_nights(read: Quarters, kinds: Sequence[LuminaireType | None]) -> LampNi
     level, answers, power = level[:, BEFORE:], read.answers[:, BEFORE:], power[:, BEFORE:]  # fmt: skip
     full = answers * 2 * period >= HOURS
     curve = ~np.isnan(power)
-    calculated = ~counted & ~torn & curve & full
+    calculated = ~counted & ~torn & ~repeated[:, BEFORE:] & curve & full
     sampling = _change(power) * (period + _SWITCHING_H)
     missed = MARGIN * top[:, None] * np.clip(HOURS - answers * period, 0.0, HOURS)
     single = counted & curve & (found.start[:, BEFORE:] == _columns(found) - 1)
@@ -207,17 +207,21 @@ def _columns(found: Spans) -> Array:
     return np.arange(BEFORE, found.start.shape[1])
 
 
-def _thawed(found: Spans, power: Array, level: Array, counter: Array) -> Spans:
+def _thawed(
+    found: Spans, power: Array, level: Array, counter: Array
+) -> tuple[Spans, Array]:
     """The spans without those in which a counter stands still while light is reported.
 
     A gateway repeated its last answer, or the register counts nothing. Where the counter
     rises afterwards by what can have been drawn since it stood still, one span is made of
-    both; else the driver's energy is not in the counter.
+    both; else the driver's energy is not in the counter. Quarters in which the level stood
+    still, too, come second: it may be as old as the counter.
     """
     lit = np.where(level > 0, np.nan_to_num(power) * HOURS, 0.0)
     still = (found.start != NONE) & (found.energy == 0)
     limit = np.maximum(_FROZEN_WH, 3 * resolution(counter, LAMP_UNITS))
     start, energy = found.start.copy(), found.energy.copy()
+    repeated = np.zeros(still.shape, dtype=bool)
     for row in np.flatnonzero((lit * still).sum(axis=1) > limit).tolist():
         edges = np.flatnonzero(np.diff(np.pad(still[row], 1).astype(np.int8)))
         for begin, end in edges.reshape(-1, 2).tolist():
@@ -226,7 +230,12 @@ def _thawed(found: Spans, power: Array, level: Array, counter: Array) -> Spans:
                 continue
             first = start[row, begin]
             start[row, begin:end] = NONE
-            if end < start.shape[1] and start[row, end] == end - 1:
-                caught_up = energy[row, end] >= _CAUGHT_UP * (taken + lit[row, end])
-                start[row, end] = first if caught_up else start[row, end]
-    return Spans(start, np.where(start == NONE, 0.0, energy))
+            after = end + int(np.argmax(np.append(start[row, end:] != NONE, True)))
+            if after < start.shape[1] and start[row, after] == end - 1:
+                rise = energy[row, after]
+                if rise >= _CAUGHT_UP * (taken + lit[row, end : after + 1].sum()):
+                    start[row, after] = first
+                    continue
+            shown = level[row, begin:end]
+            repeated[row, begin:end] = np.nanmax(shown) - np.nanmin(shown) < 1
+    return Spans(start, np.where(start == NONE, 0.0, energy)), repeated
