@@ -161,9 +161,10 @@ class _Counter:
 
     def rise(self, i: int, j: int) -> float | None:
         """What was counted between two readings; None where that is not possible."""
-        return _rise(
-            self._values[i], self._values[j], self.possible(i, j), self._moduli
-        )
+        possible = self.possible(i, j)
+        # After a hole a wrap cannot be told from a reset.
+        wrapped = min(possible, 2 * self._most + self._coarse)
+        return _rise(self._values[i], self._values[j], possible, wrapped, self._moduli)
 
     def spans(self) -> Iterator[tuple[int, int, float]]:
         """Begin, end and energy of the spans that are believed."""
@@ -174,7 +175,7 @@ class _Counter:
                 joint = self._joint(before, first)
                 if joint is None:
                     begin = self._certain(before, first, end)
-                else:
+                elif joint != before or not self._hidden(before, first):
                     yield joint, first, self.rise(joint, first) or 0.0
             for k in range(begin, end - 1):
                 yield k, k + 1, self.rise(k, k + 1) or 0.0
@@ -213,6 +214,11 @@ class _Counter:
             still -= 1
         return still if self.rise(still, first) is not None else None
 
+    def _hidden(self, last: int, first: int) -> bool:
+        """Whether the counter may have begun again at zero between two readings."""
+        apart = self.at[first] - self.at[last] > 1
+        return apart and self._values[first] <= self.possible(last, first)
+
     def _certain(self, last: int, first: int, end: int) -> int:
         """From which reading on a chain after a reset is certain.
 
@@ -226,13 +232,17 @@ class _Counter:
 
 
 def _rise(
-    before: float, after: float, possible: float, moduli: Sequence[float]
+    before: float,
+    after: float,
+    possible: float,
+    wrapped: float,
+    moduli: Sequence[float],
 ) -> float | None:
     """What was counted between two readings; None where that is not possible."""
     rise = after - before
     if rise >= 0:
         return rise if rise <= possible else None
     for modulus in moduli:
-        if before <= modulus and rise + modulus <= possible:
+        if before <= modulus and rise + modulus <= wrapped:
             return rise + modulus
     return None
