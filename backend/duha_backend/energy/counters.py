@@ -16,8 +16,8 @@ from duha_backend.validate import Array
 
 MARGIN = 1.25
 """Power beyond the rated one that is still possible: tolerances, cold start, constant light output."""
-RESET = 12
-"""Readings (quarters of an hour) that a reset or another counter must explain to be believed."""
+RESET = 3
+"""A reset is believed where more readings than these go on rising from it."""
 NONE = -1
 _BITS = (2.0**16, 2.0**32)
 LAMP_MODULI = tuple(m * s for m in _BITS for s in (0.1, 1.0, 10.0, 100.0, 1000.0))
@@ -141,8 +141,9 @@ class _Counter:
     """The readings of one counter that shows something impossible.
 
     They fall into chains within which all is possible. Of all ways through the chains the
-    one is taken that believes the most readings: it may skip chains as glitches where both
-    sides fit together, and begin again with a chain at the price of `RESET` readings.
+    one is taken that believes the most different readings: it may skip chains as glitches
+    where both sides fit together, and begin again with a chain at the price of `RESET`
+    readings. A value that is repeated is no proof of itself.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class _Counter:
                 found = worth[b] - (0 if fits else RESET)
                 if found > best:
                     best, of = found, b
-            worth.append(best + end - first)
+            worth.append(best + len(set(self._values[first:end])))
             came.append(of)
         way: list[tuple[int, int]] = []
         at: int | None = int(np.argmax(worth))

@@ -236,6 +236,10 @@ def _thawed(
                 if rise >= _CAUGHT_UP * (taken + lit[row, end : after + 1].sum()):
                     start[row, after] = first
                     continue
+            if begin and start[row, begin - 1] < begin - 2:
+                start[row, begin - 1] = (
+                    NONE  # after a hole it may have stood still before
+                )
             shown = level[row, begin:end]
             repeated[row, begin:end] = np.nanmax(shown) - np.nanmin(shown) < 1
     return Spans(start, np.where(start == NONE, 0.0, energy)), repeated

@@ -90,7 +90,7 @@ class Settlement:
         self._registry = registry
         self._live = live
         self._desk = desk
-        self._supervisor = supervisor or Supervisor()
+        self.supervisor = supervisor or Supervisor()
         self.book = EnergyBook(registry.engine)
         self.aside: dict[dt.date, Aside] = {}
         self._attempts: dict[dt.date, int] = {}
@@ -182,11 +182,11 @@ class Settlement:
             if self._attempts[night] >= MOST_ATTEMPTS:
                 self.aside[night] = Aside(describe(error), marks)
                 self._waiting.discard(night)
-            self._supervisor.failed(part, error)
+            self.supervisor.failed(part, error)
             return False
         for counts in (self._attempts, self._away, self.aside):
             counts.pop(night, None)
-        self._supervisor.succeeded(part)
+        self.supervisor.succeeded(part)
         return True
 
     async def settle(self, night: dt.date) -> list[CabinetNight]:
@@ -267,7 +267,7 @@ class Settlement:
             part = f"energy of {cabinet}"
             error = failures.get(cabinet)
             if error is None:
-                self._supervisor.succeeded(part)
+                self.supervisor.succeeded(part)
             else:
                 log.warning("energy of %s in the night of %s: %r", cabinet, night, error)  # fmt: skip
-                self._supervisor.failed(part, error)
+                self.supervisor.failed(part, error)
