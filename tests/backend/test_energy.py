@@ -127,7 +127,9 @@ class House:
         times = grid(SUN, NIGHT, 1, POLL_S)
         course = levels({"p": STREET}, CALENDAR, (), (), SUN, times)
         lamps = {
-            a.id: physics.Lamp(physics.LampType(RATED.get(a.type, 50.0)), energy_wh=5000.0)
+            a.id: physics.Lamp(
+                physics.LampType(RATED.get(a.type, 50.0)), energy_wh=5000.0
+            )
             for a in self.live.luminaires
             if a.networked
         }
@@ -363,13 +365,16 @@ async def test_a_full_disk_only_puts_a_night_off(house, monkeypatch):
     assert house.energy.book.settled(NIGHT) == {NIGHT}
 
 
-async def test_a_cabinet_that_cannot_be_judged_is_unknown_and_stops_no_other(tmp_path):
+async def test_a_cabinet_that_cannot_be_judged_is_unknown_and_stops_no_other(
+    tmp_path, monkeypatch
+):
     extra = [place("R3", "cabinet"), place("R3-L1", "luminaire", "R3", type="odd")]
     house = House(tmp_path, extra)
     await house.live_a_night()
     odd = LuminaireType("odd", "odd", 50.0, 0.5, clo=((0.0, 90.0), (float("nan"),)))  # type: ignore[arg-type]
-    monkey = {kind.id: kind for kind in house.registry.all(LuminaireType)} | {"odd": odd}  # fmt: skip
-    house.energy._city = lambda _: (Tariff(), City(monkey, {}, 0.0))
+    kinds = {kind.id: kind for kind in house.registry.all(LuminaireType)} | {"odd": odd}  # fmt: skip
+    city = City(kinds, {})
+    monkeypatch.setattr(house.energy, "_city", lambda _: (Tariff(), city))
     found = {night.cabinet: night for night in await house.energy.settle(NIGHT)}
     await house.close()
     assert found["R1"].covered == found["R2"].covered == 1
@@ -427,6 +432,7 @@ def test_light_is_due_in_polar_nights_and_never_on_polar_days(date, hours):
 def test_light_is_due_from_sunset_to_sunrise_in_nights_of_any_length(date, quarters):
     dark = darkness(SUN, date)
     night = SUN.night(date)
+    assert night is not None
     assert len(dark) == quarters
     assert dark.sum() * 900 == pytest.approx(night.sunrise - night.sunset)
 

@@ -125,6 +125,8 @@ class _Collector:
         yield GaugeMetricFamily(
             "duha_control_leads", "Whether this one controls", leads
         )
+        aside = float(len(services.energy.aside))
+        yield GaugeMetricFamily("duha_energy_nights_aside", "Nights whose energy cannot be settled", aside)  # fmt: skip
         if "api" not in services.roles:
             return
         figures = services.live.figures(services.now_ms())
