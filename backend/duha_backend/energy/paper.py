@@ -32,7 +32,7 @@ WORDS: dict[str, Words] = {
     "en": Words(
         "Energy of public lighting",
         ("Period", "Part", "Lamps", "Used kWh", "Baseline kWh", "Saved kWh", "±", "Saved %", "Unknown kWh", "Cost", "Saved", "CO₂ kg", "Data %"),
-        "Method: quarters of an hour of each luminaire, counted between readings of its counter, else calculated as power curve of its type × the level that was read back. Saving = baseline less used energy of the same luminaires and the same quarters. What was not read is unknown (from nothing to the value given), never saved; Data % is the share of the lamp-hours with light due that was read, * marks sums of too little data to stand for the whole. ± is the uncertainty of the saving: limits of common errors added up, three standard deviations of the others. Luminaires without a type, or that no controller reads, are in no sum: {excluded}. Gap = meter less luminaires less the cabinet's own load.",
+        "Method: quarters of an hour of each luminaire, counted between readings of its counter, else calculated as power curve of its type × the level that was read back. Saving = baseline less used energy of the same luminaires and the same quarters. What was not read is unknown (from nothing to the value given), never saved; coverage (Data %) is the share of the lamp-hours with light due that was read; below 90 % a sum does not stand for the whole. ± is the uncertainty of the saving: limits of common errors added up, three standard deviations of the others. Luminaires without a type, or that no controller reads, are in no sum: {excluded}. Gap = meter less luminaires less the cabinet's own load.",
         "Calculated with",
         "Used (dark) and saved (green) energy; * of too little data",
         "no nights have been settled in this span",
@@ -43,7 +43,7 @@ WORDS: dict[str, Words] = {
     "cs": Words(
         "Energie veřejného osvětlení",
         ("Období", "Část", "Světel", "Spotřeba kWh", "Základ kWh", "Úspora kWh", "±", "Úspora %", "Neznámo kWh", "Náklady", "Ušetřeno", "CO₂ kg", "Data %"),
-        "Metoda: čtvrthodiny každého svítidla, změřené mezi odečty jeho počítadla, jinak vypočtené jako výkonová křivka typu × přečtená úroveň. Úspora = základ minus spotřeba týchž svítidel v týchž čtvrthodinách. Co nebylo přečteno, je neznámé (od nuly po uvedenou hodnotu), nikdy ušetřené; Data % je podíl přečtených svítidlohodin, v nichž se má svítit, * značí součty, na které je dat málo. ± je nejistota úspory: meze společných chyb sečtené a tři směrodatné odchylky ostatních. Svítidla bez typu a ta, která žádná řídicí jednotka nečte, nejsou v žádném součtu: {excluded}. Rozdíl = elektroměr minus svítidla minus vlastní spotřeba rozvaděče.",
+        "Metoda: čtvrthodiny každého svítidla, změřené mezi odečty jeho počítadla, jinak vypočtené jako výkonová křivka typu × přečtená úroveň. Úspora = základ minus spotřeba týchž svítidel v týchž čtvrthodinách. Co nebylo přečteno, je neznámé (od nuly po uvedenou hodnotu), nikdy ušetřené; pokrytí (Data %) je podíl přečtených svítidlohodin, v nichž se má svítit; pod 90 % součet neplatí za celek. ± je nejistota úspory: meze společných chyb sečtené a tři směrodatné odchylky ostatních. Svítidla bez typu a ta, která žádná řídicí jednotka nečte, nejsou v žádném součtu: {excluded}. Rozdíl = elektroměr minus svítidla minus vlastní spotřeba rozvaděče.",
         "Počítáno s",
         "Spotřebovaná (tmavě) a ušetřená (zeleně) energie; * z příliš malého množství dat",
         "v tomto období není vyúčtována žádná noc",
