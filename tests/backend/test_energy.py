@@ -21,7 +21,13 @@ from duha_backend.control import Control
 from duha_backend.duck import DuckReadings
 from duha_backend.energy.book import EnergyBook
 from duha_backend.energy.indicators import indicators
-from duha_backend.energy.nights import City, darkness, settled
+from duha_backend.energy.nights import (  # fmt: skip
+    City,
+    MeterNight,
+    darkness,
+    meter_nights,
+    settled,
+)
 from duha_backend.energy.paper import report
 from duha_backend.energy.quarters import BEFORE, Quarters
 from duha_backend.energy.settlement import Settlement
@@ -252,6 +258,36 @@ def test_lamps_without_a_type_or_a_controller_are_on_neither_side():
         assert getattr(night, name) == getattr(alone, name)
     assert night.excluded_wh == pytest.approx(80 * DARK_H, rel=0.01)
     assert night.excluded_unknown_wh == pytest.approx(100 * 24, rel=0.06)
+
+
+@pytest.mark.parametrize(("hole", "glitch"), [((), None), ((40, 44), None), ((), 60), ((0, 3), 90)])  # fmt: skip
+def test_the_gap_to_the_meter_stands_holes_and_glitches(hole, glitch):
+    lamps = [place(f"L{n}", "luminaire", "R1", type="W100") for n in range(10)]
+    begin, end = (round(t * 1000) for t in noons(PLACE, NIGHT))
+    dark = darkness(SUN, NIGHT)
+    active = Quarters.empty(["E"], begin, end)
+    active.counter[0] = 3 + np.cumsum(np.concatenate([np.zeros(BEFORE), 0.2 * dark]))
+    active.answers[:] = 15
+    if hole:
+        active.counter[0, BEFORE + hole[0] : BEFORE + hole[1]] = np.nan
+        active.answers[0, BEFORE + hole[0] : BEFORE + hole[1]] = 0
+    if glitch:
+        active.counter[0, BEFORE + glitch] = 0.0
+    none = Quarters.empty(["E"], begin, end)
+    meters = meter_nights(["E"], ["R1"], active, none, dark, lambda _: 1000.0)
+    read = full_night(lamps)
+    (night,) = settled(NIGHT, lamps, read, dark, W100, meters).cabinets
+    assert night.meter_wh == pytest.approx(800 * DARK_H, rel=0.01)
+    assert abs(night.gap_wh) < night.uncertainty_wh < 0.03 * night.meter_wh
+
+
+def test_a_meter_that_was_read_for_half_a_night_tells_no_gap():
+    lamps = [place("L", "luminaire", "R1", type="W100")]
+    dark = darkness(SUN, NIGHT)
+    meters = {"R1": MeterNight(500.0, None, 0.5, 12.0)}
+    read = full_night(lamps)
+    (night,) = settled(NIGHT, lamps, read, dark, W100, meters).cabinets
+    assert (night.meter_wh, night.gap_wh, night.meter_covered) == (None, None, 0.5)
 
 
 def test_a_lamp_that_stops_answering_is_unknown_and_not_saved():

@@ -92,6 +92,7 @@ def spans(
     most: Array,
     units: Sequence[float] = LAMP_UNITS,
     moduli: Sequence[float] = LAMP_MODULI,
+    usual: Array | None = None,
 ) -> Spans:
     """Energy between the readings of counters, without what is not possible.
 
@@ -110,8 +111,12 @@ def spans(
         What the load can draw at most in a quarter of an hour [unit of the counter].
     units, moduli : sequence of float
         Steps in which such counters count, and where they wrap [unit of the counter].
+    usual : (n,) float64, optional
+        What the load draws at most in use; `most` without it. A counter that shows no more
+        than this after a hole may have begun again at zero within it.
     """
     n, q = counter.shape
+    usual = most if usual is None else usual
     at = np.arange(q)
     known = ~np.isnan(counter)
     last = np.maximum.accumulate(np.where(known, at, NONE), axis=1)
@@ -123,7 +128,8 @@ def spans(
     good = ~paired | ((step >= 0) & (step <= limit))
     found = Spans(np.where(paired, before, NONE), np.where(paired, step, 0.0))
     for row in np.flatnonzero(~good.all(axis=1)).tolist():
-        one = _Counter(counter[row], float(most[row]), float(coarse[row]), moduli)
+        rates = (float(most[row]), float(usual[row]), float(coarse[row]))
+        one = _Counter(counter[row], *rates, moduli)
         found.start[row], found.energy[row] = NONE, 0.0
         for i, j, rise in one.spans():
             found.start[row, one.at[i] + 1 : one.at[j]] = NONE
@@ -133,7 +139,8 @@ def spans(
     # After a hole, a counter that shows no more than could have been drawn since may have
     # begun again at zero in between.
     hole = (found.start == before) & (at - before > 1)
-    hidden = paired & hole & (counter <= most[:, None] * (at - before + 1))
+    drawn = usual[:, None] * (at - before + 1)
+    hidden = paired & hole & (counter <= drawn)
     return found.without(hidden)
 
 
@@ -147,11 +154,13 @@ class _Counter:
     """
 
     def __init__(
-        self, readings: Array, most: float, coarse: float, moduli: Sequence[float]
-    ) -> None:
+        self, readings: Array, most: float, usual: float, coarse: float,
+        moduli: Sequence[float],
+    ) -> None:  # fmt: skip
         self.at: list[int] = np.flatnonzero(~np.isnan(readings)).tolist()
         self._values: list[float] = readings[self.at].tolist()
-        self._most, self._coarse, self._moduli = most, coarse, moduli
+        self._most, self._usual, self._coarse = most, usual, coarse
+        self._moduli = moduli
         n = len(self.at)
         breaks = [k for k in range(1, n) if self.rise(k - 1, k) is None]
         self._chains = list(pairwise([0, *breaks, n]))
@@ -159,6 +168,10 @@ class _Counter:
     def possible(self, i: int, j: int) -> float:
         """The most that can have been counted between two readings."""
         return self._most * (self.at[j] - self.at[i] + 1) + self._coarse
+
+    def _drawn(self, i: int, j: int) -> float:
+        """What is drawn at most between two readings in use."""
+        return self._usual * (self.at[j] - self.at[i] + 1) + self._coarse
 
     def rise(self, i: int, j: int) -> float | None:
         """What was counted between two readings; None where that is not possible."""
@@ -218,7 +231,7 @@ class _Counter:
     def _hidden(self, last: int, first: int) -> bool:
         """Whether the counter may have begun again at zero between two readings."""
         apart = self.at[first] - self.at[last] > 1
-        return apart and self._values[first] <= self.possible(last, first)
+        return apart and self._values[first] <= self._drawn(last, first)
 
     def _certain(self, last: int, first: int, end: int) -> int:
         """From which reading on a chain after a reset is certain.
@@ -226,7 +239,7 @@ class _Counter:
         One that begins near zero and goes on to where the counter was before may be a
         glitch of a small counter as well.
         """
-        if self._values[first] > self.possible(last, first):
+        if self._values[first] > self._drawn(last, first):
             return first
         passed = (k for k in range(first, end) if self.rise(last, k) is not None)
         return next(passed, first)

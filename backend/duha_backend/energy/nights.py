@@ -36,8 +36,9 @@ from duha_contract.sun import elevation
 METER_U, COMMON_U, LAMP_U = 0.01, 0.01, 0.02
 SERVICE_W = 3 * 25 * 230.0
 """Least power that the service of a cabinet can carry: three phases of 25 A."""
+METER_ENOUGH = 0.95
+"""Share of the dark hours that a meter must have counted for its gap to be told."""
 _HORIZON_DEG = -0.833
-_WHOLE = 0.9999
 
 
 class CabinetNight(NamedTuple):
@@ -248,7 +249,7 @@ def _cabinet(
     own = city.own_w * (meter.hours if meter else len(dark) * HOURS)
     bounds = float(found.highest_wh[judged].sum())
     bounds_left = float(found.highest_wh[left & typed].sum())
-    whole = meter if meter and meter.covered > _WHOLE else None
+    whole = meter if meter and meter.covered >= METER_ENOUGH else None
     return CabinetNight(
         night=night,
         cabinet=lamps[0].cabinet,
@@ -355,8 +356,9 @@ def _saved_uncertainty(found: LampNights, judged: Array) -> float:
 
 
 def _gap_uncertainty(meter: MeterNight | None, found: LampNights) -> float:
-    """Of the gap of a cabinet without what is unknown, k = 2 [Wh]."""
+    """Of the gap of a cabinet without what the luminaires leave unknown, k = 2 [Wh]."""
     counted = found.counted_wh
+    missed = meter.wh * (1 - meter.covered) if meter else 0.0
     parts = [
         METER_U * (meter.wh if meter else 0.0),
         COMMON_U * counted.sum(),
@@ -364,7 +366,7 @@ def _gap_uncertainty(meter: MeterNight | None, found: LampNights) -> float:
         CALCULATED_U * found.calculated_wh.sum(),
         found.limit_wh.sum(),
     ]
-    return float(2 * np.sqrt(np.sum(np.square(parts)) / 3))
+    return float(2 * np.sqrt(np.sum(np.square(parts)) / 3)) + 2 * missed
 
 
 def meter_nights(
@@ -384,11 +386,11 @@ def meter_nights(
     connected_w : callable
         Connected load of a cabinet [W].
     """
-    top = np.array([max(SERVICE_W, connected_w(c)) for c in cabinets]) / 1000
+    load = np.array([connected_w(c) for c in cabinets]) / 1000
     weights = _weights(dark)
     found: dict[str, MeterNight] = {}
-    kwh, known = _counted(active, top)
-    kvarh, known_too = _counted(reactive, top)
+    kwh, known = _counted(active, load)
+    kvarh, known_too = _counted(reactive, load)
     for i in range(len(names)):
         if not known[i].any():
             continue
@@ -400,8 +402,10 @@ def meter_nights(
     return found
 
 
-def _counted(read: Quarters, top: Array) -> tuple[Array, Array]:
-    found = spans(read.counter, MARGIN * top * HOURS, METER_UNITS, METER_MODULI)
+def _counted(read: Quarters, load: Array) -> tuple[Array, Array]:
+    top = np.maximum(SERVICE_W / 1000, load)
+    most, usual = MARGIN * top * HOURS, MARGIN * load * HOURS
+    found = spans(read.counter, most, METER_UNITS, METER_MODULI, usual)
     border = np.full((len(top), 2), np.nan)
     energy, known, _, _ = counted_in_night(found, MARGIN * top, read.unread, border)
     return energy, known

@@ -74,7 +74,7 @@ const covered = one => one.covered === null ? t('energy-not-known') : percent(Ma
 /** @param {Line} one */
 function row(one) {
   const whose = part === 'cabinet' ? to('cabinets', one.part) : one.part || t('energy-city');
-  const doubt = (/** @type {string} */ text) => make('td', {className: `figure${one.partial ? ' what-diverged' : ''}`}, text);
+  const doubt = (/** @type {string} */ text) => make('td', {className: 'figure'}, make('span', {className: one.partial ? 'what-diverged' : ''}, text));
   return [one.period, whose, figure(number(one.lamps)), kwh(one.kwh), kwh(one.baseline_kwh), doubt(savings(one)), figure(unknown(one)), doubt(covered(one)),
     kwh(one.meter_kwh), figure(quantity(one.co2_kg, 'kg', 1)), figure(quantity(one.saved_co2_kg, 'kg', 1))];
 }
