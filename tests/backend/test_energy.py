@@ -277,6 +277,8 @@ def test_the_gap_to_the_meter_stands_holes_and_glitches(hole, glitch):
     meters = meter_nights(["E"], ["R1"], active, none, dark, lambda _: 1000.0)
     read = full_night(lamps)
     (night,) = settled(NIGHT, lamps, read, dark, W100, meters).cabinets
+    assert night.meter_wh is not None
+    assert night.gap_wh is not None
     assert night.meter_wh == pytest.approx(800 * DARK_H, rel=0.01)
     assert abs(night.gap_wh) < night.uncertainty_wh < 0.03 * night.meter_wh
 
@@ -356,6 +358,19 @@ async def test_nights_of_which_nothing_was_read_are_unknown_and_in_every_sum(hou
     assert year.saved_kwh == one.saved_kwh
     assert year.covered == pytest.approx(1 / 6, abs=0.01)
     assert year.partial
+
+
+async def test_a_settled_night_outlives_its_readings(house):
+    await house.live_a_night()
+    await house.energy.settle(NIGHT)
+    await house.energy.settle(NIGHT + dt.timedelta(days=1))
+    span = (NIGHT, NIGHT + dt.timedelta(days=2))
+    before = house.energy.book.report(*span, "night")
+    await house.readings.expire(Retention(0, 0, 0), house.now + 10 * DAY_MS)
+    for n in range(2):
+        assert await house.energy.settle(NIGHT + dt.timedelta(days=n)) == []
+    assert house.energy.book.report(*span, "night") == before
+    assert [line.covered for line in before] == [1, 0]
 
 
 async def test_a_night_that_fails_is_set_aside_and_the_others_are_settled(

@@ -193,14 +193,12 @@ class Settlement:
         """Settle one night.
 
         One without any reading is left out, unless nights before it are in the book: then
-        it is unknown.
+        it is unknown. One that was settled before its readings expired stays as it is.
         """
         begin, end = (round(t * 1000) for t in noons(self._desk.place, night))
         read, some = await self._read(begin, end)
-        if not some:
-            oldest = await asyncio.to_thread(self.book.oldest)
-            if oldest is None or oldest >= night:
-                return []
+        if not some and not await asyncio.to_thread(self._unread, night):
+            return []
         lamps = list(self._live.luminaires)
         if read is None:
             names = [lamp.id for lamp in lamps]
@@ -215,6 +213,12 @@ class Settlement:
         )
         log.info("energy of the night of %s: %d cabinets", night, len(found.cabinets))
         return found.cabinets
+
+    def _unread(self, night: dt.date) -> bool:
+        """Whether a night without any reading is to be written down as unknown."""
+        oldest = self.book.oldest()
+        there = self.book.settled(night)
+        return oldest is not None and oldest < night and night not in there
 
     async def _read(self, begin: int, end: int) -> tuple[Quarters | None, bool]:
         """The quarters of all luminaires, and whether any lies in the night."""
