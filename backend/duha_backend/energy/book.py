@@ -275,7 +275,7 @@ def _line(row: dict[str, Any], sums: tuple[str, ...]) -> Line:
 
 
 def _ratio(covered: float, due: float) -> float:
-    """Coverage, never rounded up to whole; whole where no light was due."""
+    """Coverage, never rounded up to whole; nothing where no luminaire is judged."""
     return int(10_000 * covered / due + 1e-6) / 10_000 if due else 0.0
 
 

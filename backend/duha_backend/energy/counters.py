@@ -112,8 +112,9 @@ def spans(
     units, moduli : sequence of float
         Steps in which such counters count, and where they wrap [unit of the counter].
     usual : (n,) float64, optional
-        What the load draws at most in use; `most` without it. A counter that shows no more
-        than this after a hole may have begun again at zero within it.
+        What the load draws at most in use; `most` without it, 0 for a counter that is never
+        reset. One that shows no more than this after a hole may have begun again at zero
+        within it.
     """
     n, q = counter.shape
     usual = most if usual is None else usual

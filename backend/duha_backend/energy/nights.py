@@ -36,7 +36,7 @@ from duha_contract.sun import elevation
 METER_U, COMMON_U, LAMP_U = 0.01, 0.01, 0.02
 SERVICE_W = 3 * 25 * 230.0
 """Least power that the service of a cabinet can carry: three phases of 25 A."""
-METER_ENOUGH = 0.95
+METER_ENOUGH = 0.9
 """Share of the dark hours that a meter must have counted for its gap to be told."""
 _HORIZON_DEG = -0.833
 
@@ -404,8 +404,8 @@ def meter_nights(
 
 def _counted(read: Quarters, load: Array) -> tuple[Array, Array]:
     top = np.maximum(SERVICE_W / 1000, load)
-    most, usual = MARGIN * top * HOURS, MARGIN * load * HOURS
-    found = spans(read.counter, most, METER_UNITS, METER_MODULI, usual)
+    most, sealed = MARGIN * top * HOURS, np.zeros(len(top))
+    found = spans(read.counter, most, METER_UNITS, METER_MODULI, sealed)
     border = np.full((len(top), 2), np.nan)
     energy, known, _, _ = counted_in_night(found, MARGIN * top, read.unread, border)
     return energy, known

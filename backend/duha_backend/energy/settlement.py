@@ -109,7 +109,7 @@ class Settlement:
         try:
             await self._tend(now)
         except (StoreDown, SQLAlchemyError) as error:
-            log.warning("energy: %s", str(error).splitlines()[0])
+            log.warning("energy: %s", describe(error))
 
     async def _tend(self, now: int) -> None:
         last = self._desk.sun.date_of((now - AFTER_MS) / 1000) - dt.timedelta(days=1)
