@@ -522,7 +522,7 @@ def test_a_night_read_in_part_saves_only_what_was_read(quarters):
     read.answers[0, here] = 15
     (night,) = settled(NIGHT, [lamp], read, dark, City(types, {}), {}).cabinets
     saved = night.baseline_wh - night.lamps_wh
-    assert abs(saved) <= night.saved_uncertainty_wh < 30 + 0.06 * night.lamps_wh
+    assert abs(saved) <= night.saved_uncertainty_wh < 65 + 0.06 * night.lamps_wh
     assert night.covered == pytest.approx(min(1, quarters / (dark.sum() or 1)), abs=0.03)  # fmt: skip
 
 

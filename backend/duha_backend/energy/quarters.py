@@ -10,6 +10,8 @@ from duha_backend.validate import Array
 
 BEFORE = 48
 """Quarters before the night: where a counter stood that was silent by day."""
+FEW = 8
+"""Quarters below which the period of a device is not known."""
 HOURS = QUARTER_MS / 3_600_000
 
 
@@ -82,7 +84,13 @@ class Quarters:
 
     @property
     def period(self) -> Array:
-        """Time between two readings, by the fullest quarter of each device [h]."""
-        most = self.answers.max(axis=1, initial=1.0).astype(float)
-        found: Array = HOURS / most
+        """Time between two readings, by the fullest quarter of each device [h].
+
+        Few quarters do not tell it: of devices that were hardly read it is the shortest of
+        the others, else a second, so that nothing is taken for read that may not have been.
+        """
+        own = HOURS / self.answers.max(axis=1, initial=1.0).astype(float)
+        few = (self.answers > 0).sum(axis=1) < FEW
+        least = own[~few].min() if not few.all() else 1 / 3600
+        found: Array = np.where(few, np.minimum(own, least), own)
         return found
