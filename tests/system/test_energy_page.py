@@ -71,6 +71,9 @@ def test_a_night_that_was_read_in_part_says_so_everywhere(town, browser):
     expect(whole.nth(6)).to_have_text("0")
     expect(part.nth(7)).to_have_text("26 %")
     expect(part.nth(5)).to_contain_text("◐")
+    dark = table.locator("tbody tr", has_text=nights[4].night.isoformat())
+    silent = dark.filter(has_text="RVO-002").locator("td").all_inner_texts()
+    assert silent[3:6] == ["–", "–", "unknown"]
     expect(part.nth(6)).to_contain_text("0–")
     expect(tab.page.locator("#view")).to_contain_text("unknown, not saved")
     expect(tab.page.locator("#view")).to_contain_text("2 luminaires without a type")

@@ -75,8 +75,9 @@ const covered = one => one.covered === null ? t('energy-not-known') : percent(Ma
 function row(one) {
   const whose = part === 'cabinet' ? to('cabinets', one.part) : one.part || t('energy-city');
   const doubt = (/** @type {string} */ text) => make('td', {className: 'figure'}, make('span', {className: one.partial ? 'what-diverged' : ''}, text));
-  return [one.period, whose, figure(number(one.lamps)), kwh(one.kwh), kwh(one.baseline_kwh), doubt(savings(one)), figure(unknown(one)), doubt(covered(one)),
-    kwh(one.meter_kwh), figure(quantity(one.co2_kg, 'kg', 1)), figure(quantity(one.saved_co2_kg, 'kg', 1))];
+  const read = (/** @type {number | null} */ value) => one.covered === 0 ? null : value;
+  return [one.period, whose, figure(number(one.lamps)), kwh(read(one.kwh)), kwh(read(one.baseline_kwh)), doubt(savings(one)), figure(unknown(one)), doubt(covered(one)),
+    kwh(one.meter_kwh), figure(quantity(read(one.co2_kg), 'kg', 1)), figure(quantity(read(one.saved_co2_kg), 'kg', 1))];
 }
 
 /** What the sums leave out, and what the sign means. @param {Line[]} lines */
