@@ -183,9 +183,11 @@ class Backend:
         self.drainage_leadership = Leadership(self.registry.engine, "runoff")
         self._drains = asyncio.Event()
         self.energy = Settlement(
-            self.readings, self.registry, self.live, self.control.desk
+            self.readings, self.registry, self.live, self.control.desk, self.supervisor
         )
-        self.keeper = Keeper(self.readings, self.books, settings.retention, clock)
+        self.keeper = Keeper(
+            self.readings, self.books, settings.retention, clock, self.energy.rolled
+        )
         self.records = Records(self.registry.engine)
         self._config = self._http()
 

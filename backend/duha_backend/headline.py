@@ -105,6 +105,12 @@ class Headline:
             "kwh": last.kwh,
             "baseline_kwh": last.baseline_kwh,
             "saved_kwh": last.saved_kwh,
+            "saved_uncertainty_kwh": last.saved_uncertainty_kwh,
+            "unknown_low_kwh": last.unknown_low_kwh,
+            "unknown_high_kwh": last.unknown_high_kwh,
+            "excluded_lamps": last.excluded_lamps,
+            "covered": last.covered,
+            "partial": last.partial,
         }
 
 

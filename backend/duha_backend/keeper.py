@@ -7,6 +7,7 @@ while others succeed: what is wrong is then the step, not the store.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from duha_backend.books import Books, Marked
 from duha_backend.errors import StoreDown
@@ -38,6 +39,8 @@ class Keeper:
         Where readings are, and which of them are not rolled up.
     retention : Retention
         How long readings are kept.
+    rolled : callable, optional
+        Called with kind and start [ms] of each quarter that was rolled up, late ones too.
 
     Attributes
     ----------
@@ -51,12 +54,14 @@ class Keeper:
     """
 
     def __init__(
-        self, store: Readings, books: Books, retention: Retention, clock: Clock
-    ) -> None:
+        self, store: Readings, books: Books, retention: Retention, clock: Clock,
+        rolled: Callable[[str, int], None] | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
         self._books = books
         self._retention = retention
         self._clock = clock
+        self._rolled = rolled
         self._expired_at = float("-inf")
         self._done = 0
         self._failed: dict[Mark, tuple[int, int]] = {}
@@ -109,6 +114,8 @@ class Keeper:
         kind, step, start, token = mark
         try:
             await self._store.roll(kind, step, start)
+            if self._rolled is not None and step == "15m":
+                await asyncio.to_thread(self._rolled, kind, start)
         except Exception as error:  # noqa: BLE001 - one step must not stop the others
             self._note(mark, error)
             return False

@@ -213,12 +213,36 @@ energy = sa.Table(  # a cabinet's energy in a night, with what it was reckoned b
     sa.Column("uncertainty_wh", sa.Float, nullable=False),
     sa.Column("baseline_wh", sa.Float, nullable=False),
     sa.Column("burning_h", sa.Float, nullable=False),
-    sa.Column("covered", sa.Float, nullable=False),
     sa.Column("price_per_kwh", sa.Float),
     sa.Column("co2_kg_per_kwh", sa.Float),
     sa.Column("currency", sa.String, nullable=False),
     sa.Column("source", sa.String, nullable=False),
     sa.Column("baseline", sa.String, nullable=False),
+    # None in rows of versions that did not know what they had read.
+    sa.Column("due_h", sa.Float),
+    sa.Column("covered_h", sa.Float),
+    sa.Column("saved_uncertainty_wh", sa.Float),
+    sa.Column("unknown_wh", sa.Float),
+    sa.Column("unknown_baseline_wh", sa.Float),
+    sa.Column("excluded_lamps", sa.Integer),
+    sa.Column("excluded_wh", sa.Float),
+    sa.Column("excluded_unknown_wh", sa.Float),
+    sa.Column("meter_covered", sa.Float),
+)
+energy_mark = sa.Table(  # quarters of an hour whose night is to be settled
+    "energy_mark",
+    meta,
+    sa.Column("start", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("mark", sa.String, nullable=False),
+)
+energy_stretch = sa.Table(  # energy of a stretch's own luminaires in a night
+    "energy_stretch",
+    meta,
+    sa.Column("night", sa.String, primary_key=True),
+    sa.Column("stretch", sa.String, primary_key=True),
+    sa.Column("lamps_wh", sa.Float, nullable=False),
+    sa.Column("due_h", sa.Float, nullable=False),
+    sa.Column("covered_h", sa.Float, nullable=False),
 )
 
 

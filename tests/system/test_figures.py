@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import math
 import os
 import re
 import sqlite3
@@ -134,9 +135,11 @@ def energy(tab, told):
     tab.page.screenshot(path=Path(os.environ.get("DUHA_PICTURES", tab.folder)) / "energy.png")  # fmt: skip
     for line in told["/energy?every=month&part=cabinet"]["lines"]:
         shown = cells(tab, line["part"])
-        wanted = (line["lamps"], line["kwh"], line["measured_kwh"], line["baseline_kwh"], line["saved_kwh"], line["meter_kwh"], line["co2_kg"], line["saved_co2_kg"])  # fmt: skip
-        for text, value in zip(shown[2:], wanted, strict=True):
+        wanted = (line["lamps"], line["kwh"], line["baseline_kwh"], line["meter_kwh"], line["co2_kg"], line["saved_co2_kg"])  # fmt: skip
+        for text, value in zip(shown[2:5] + shown[8:], wanted, strict=True):
             assert same(text, value, 0 if value == line["lamps"] else 1), (text, value)
+        assert same(shown[5].lstrip("◐ "), line["saved_kwh"], 1)
+        assert shown[7] == f"{math.floor(100 * line['covered'])} %"
     gaps = tab.page.locator("#view .scroll table").nth(1).locator("tbody tr")
     assert gaps.count() == len(told["/energy/gaps"]) == 2
     for gap in told["/energy/gaps"]:

@@ -13,7 +13,7 @@ from duha_backend.api.fields import Day
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Who, needs, record
 from duha_backend.cells import plain_cells
 from duha_backend.energy import paper
-from duha_backend.energy.book import Every, Line, Part
+from duha_backend.energy.book import ENOUGH, Every, Line, Part
 from duha_backend.energy.indicators import indicators
 from duha_backend.errors import Invalid
 from duha_backend.lighting.inventory import LuminaireType, Stretch
@@ -29,7 +29,11 @@ async def energy(
     services: S, since: Since = None, until: Until = None, every: Every = "month",
     part: Part = "city", only: Only = "", language: Literal["cs", "en"] = "en",
 ) -> dict[str, Any]:  # fmt: skip
-    """Energy used, baseline and saving, by period and part of the city."""
+    """Energy used, baseline and saving, by period and part of the city.
+
+    Of what was read: `covered` is its share, `unknown_high_kwh` the most that the rest has
+    taken, `saved_uncertainty_kwh` the uncertainty of the saving.
+    """
     first, last = _span(services, since, until)
     lines, terms = await _report(services, first, last, every, part, only)
     return {
@@ -37,7 +41,7 @@ async def energy(
         "until": last.isoformat(),
         "lines": [line._asdict() for line in lines],
         "terms": terms,
-        "method": paper.WORDS[language].method,
+        "method": paper.method(lines, language),
     }
 
 
@@ -82,13 +86,17 @@ async def gaps(services: S, night: Day | None = None) -> list[dict[str, Any]]:
 
 @router.get("/energy/indicators")
 async def energy_indicators(services: S) -> list[dict[str, Any]]:
-    """EN 13201-5: power density and annual consumption of each stretch."""
+    """EN 13201-5: power density and annual consumption of each stretch.
+
+    The annual consumption is of the stretch's own luminaires, from the nights of the last
+    year; null where too little of those was read.
+    """
     return await asyncio.to_thread(_indicators, services)
 
 
 @router.post("/energy/settle", dependencies=[needs("engineer")])
 async def settle(night: Day, services: S, who: Who) -> dict[str, int]:
-    """Settle a night anew, with the types and the tariff of now."""
+    """Settle a night again, with the types of now and the tariff of that night."""
     if night > _last_night(services):
         raise Invalid(f"the night of {night} is not over")
     found = await services.energy.settle(night)
@@ -122,10 +130,7 @@ def _span(
 def _indicators(services: S) -> list[dict[str, Any]]:
     types = {kind.id: kind for kind in services.registry.all(LuminaireType)}
     last = _last_night(services) + dt.timedelta(days=1)
-    year = services.energy.book.report(
-        last - dt.timedelta(days=365), last, "year", "cabinet"
-    )
-    share = _per_lamp(year)
+    year = services.energy.book.stretches(last - dt.timedelta(days=365), last)
     found = []
     for stretch in services.registry.all(Stretch):
         lamps = services.desk.lamps.by("stretch").get(stretch.id, [])
@@ -133,17 +138,8 @@ def _indicators(services: S) -> list[dict[str, Any]]:
         watts = sum(
             float(types[a.type].power(level)[0]) for a in lamps if a.type in types
         )
-        annual = sum(share.get(lamp.cabinet, 0.0) for lamp in lamps)
-        found.append(indicators(stretch, watts, annual)._asdict())
+        nights, wh, covered = year.get(stretch.id, (0, 0.0, 0.0))
+        annual = wh * 365 / nights / covered if covered >= ENOUGH else None
+        told = {"nights": nights, "covered": covered}
+        found.append(indicators(stretch, watts, annual)._asdict() | told)
     return found
-
-
-def _per_lamp(lines: list[Line]) -> dict[str, float]:
-    """Energy of a mean luminaire of each cabinet in a year [Wh], from the nights there are."""
-    used: dict[str, list[tuple[float, int]]] = {}
-    for line in lines:
-        used.setdefault(line.part, []).append((line.kwh / line.lamps, line.nights))
-    return {
-        cabinet: 1000 * sum(kwh for kwh, _ in parts) * 365 / sum(n for _, n in parts)
-        for cabinet, parts in used.items()
-    }

@@ -147,6 +147,8 @@ class _Collector:
             "Sign-ins that failed",
             value=services.failed_sign_ins,
         )
+        aside = float(len(services.energy.aside))
+        yield GaugeMetricFamily("duha_energy_nights_aside", "Nights whose energy cannot be settled", aside)  # fmt: skip
         if "api" not in services.roles:
             return
         figures = services.live.figures(services.now_ms())

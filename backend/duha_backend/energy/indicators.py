@@ -14,7 +14,7 @@ Q0 = 0.07
 
 
 class Indicators(NamedTuple):
-    """Of one stretch; None where class, length or width is not known."""
+    """Of one stretch; None where class, length, width or energy is not known."""
 
     stretch: str
     power_w: float
@@ -25,7 +25,7 @@ class Indicators(NamedTuple):
     annual_wh_m2: float | None
 
 
-def indicators(stretch: Stretch, power_w: float, annual_wh: float) -> Indicators:
+def indicators(stretch: Stretch, power_w: float, annual_wh: float | None) -> Indicators:
     """The indicators of a stretch.
 
     Parameters
@@ -34,8 +34,8 @@ def indicators(stretch: Stretch, power_w: float, annual_wh: float) -> Indicators
         With its class and size.
     power_w : float
         Power of its luminaires at the level of the normal class [W].
-    annual_wh : float
-        Their energy in a year [Wh].
+    annual_wh : float or None
+        Their own energy in a year [Wh]; None where it is not known.
     """
     area = stretch.length_m * stretch.width_m
     maintained = MAINTAINED.get(stretch.normal)
@@ -49,5 +49,5 @@ def indicators(stretch: Stretch, power_w: float, annual_wh: float) -> Indicators
         lux,
         converted,
         power_w / (lux * area) if known and lux else None,
-        annual_wh / area if area > 0 else None,
+        annual_wh / area if area > 0 and annual_wh is not None else None,
     )

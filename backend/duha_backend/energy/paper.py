@@ -1,6 +1,7 @@
 """An energy report on paper: a page or two of PDF with its method stated."""
 
 import datetime as dt
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,28 +24,31 @@ class Words(NamedTuple):
     chart: str
     nothing: str
     decimal: str
+    unknown: str
     terms: dict[str, str]
 
 
 WORDS: dict[str, Words] = {
     "en": Words(
         "Energy of public lighting",
-        ("Period", "Part", "Lamps", "Used kWh", "Baseline kWh", "Saved kWh", "Saved %", "Cost", "Saved", "CO₂ kg", "Data %"),
-        "Method: luminaires with a counter as counted, others as power curve of their type × level × time, by quarters of an hour. Saving = baseline less used energy. Gap = meter less luminaires less the cabinet's own load.",
-        "Reckoned with",
-        "Used (dark) and saved (green) energy",
+        ("Period", "Part", "Lamps", "Used kWh", "Baseline kWh", "Saved kWh", "±", "Saved %", "Unknown kWh", "Cost", "Saved", "CO₂ kg", "Data %"),
+        "Method: quarters of an hour of each luminaire, counted between readings of its counter, else calculated as power curve of its type × the level that was read back. Saving = baseline less used energy of the same luminaires and the same quarters. What was not read is unknown (from nothing to the value given), never saved; coverage (Data %) is the share of the lamp-hours with light due that was read; below 90 % a sum does not stand for the whole. ± is the uncertainty of the saving: limits of common errors added up, three standard deviations of the others. Luminaires without a type, or that no controller reads, are in no sum: {excluded}. Gap = meter less luminaires less the cabinet's own load.",
+        "Calculated with",
+        "Used (dark) and saved (green) energy; * of too little data",
         "no nights have been settled in this span",
         ".",
+        "unknown",
         {},
     ),
     "cs": Words(
         "Energie veřejného osvětlení",
-        ("Období", "Část", "Světel", "Spotřeba kWh", "Základ kWh", "Úspora kWh", "Úspora %", "Náklady", "Ušetřeno", "CO₂ kg", "Data %"),
-        "Metoda: svítidla s počítadlem podle počítadla, ostatní jako výkonová křivka typu × úroveň × čas, po čtvrthodinách. Úspora = základ minus spotřeba. Rozdíl = elektroměr minus svítidla minus vlastní spotřeba rozvaděče.",
+        ("Období", "Část", "Světel", "Spotřeba kWh", "Základ kWh", "Úspora kWh", "±", "Úspora %", "Neznámo kWh", "Náklady", "Ušetřeno", "CO₂ kg", "Data %"),
+        "Metoda: čtvrthodiny každého svítidla, změřené mezi odečty jeho počítadla, jinak vypočtené jako výkonová křivka typu × přečtená úroveň. Úspora = základ minus spotřeba týchž svítidel v týchž čtvrthodinách. Co nebylo přečteno, je neznámé (od nuly po uvedenou hodnotu), nikdy ušetřené; pokrytí (Data %) je podíl přečtených svítidlohodin, v nichž se má svítit; pod 90 % součet neplatí za celek. ± je nejistota úspory: meze společných chyb sečtené a tři směrodatné odchylky ostatních. Svítidla bez typu a ta, která žádná řídicí jednotka nečte, nejsou v žádném součtu: {excluded}. Rozdíl = elektroměr minus svítidla minus vlastní spotřeba rozvaděče.",
         "Počítáno s",
-        "Spotřebovaná (tmavě) a ušetřená (zeleně) energie",
+        "Spotřebovaná (tmavě) a ušetřená (zeleně) energie; * z příliš malého množství dat",
         "v tomto období není vyúčtována žádná noc",
         ",",
+        "neznámo",
         {
             UNDIMMED: "tatáž svítidla bez stmívání od západu do východu slunce",
             BEFORE: "původní svítidla",
@@ -96,10 +100,18 @@ def report(
     pdf.ln(3)
     pdf.set_font("DejaVu", "", 8)
     pdf.set_text_color(*DIM)
-    pdf.multi_cell(0, 4.5, words.method, new_x="LMARGIN", new_y="NEXT")
+    pdf.multi_cell(0, 4.5, method(lines, language), new_x="LMARGIN", new_y="NEXT")
     for one in terms:
         pdf.multi_cell(0, 4.5, f"{words.reckoned}: {_terms(one, words)}", new_x="LMARGIN", new_y="NEXT")  # fmt: skip
     return bytes(pdf.output())
+
+
+def method(lines: Sequence[Line], language: str) -> str:
+    """The method of a report in words, with the luminaires that are in none of its sums."""
+    counts: dict[str, int] = {}
+    for line in lines:
+        counts[line.part] = max(counts.get(line.part, 0), line.excluded_lamps or 0)
+    return WORDS[language].method.format(excluded=sum(counts.values()))
 
 
 def _terms(one: dict[str, Any], words: Words) -> str:
@@ -133,7 +145,8 @@ def _chart(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
         pdf.rect(x, top + height - used - saved, wide, saved, style="F")
         if step > 14:
             pdf.set_xy(left + n * step, top + height + 1)
-            pdf.cell(step, 4, line.part or line.period, align="C")
+            label = (line.part or line.period) + (" *" if line.partial else "")
+            pdf.cell(step, 4, label, align="C")
     pdf.set_xy(left, top + height + 7)
 
 
@@ -151,23 +164,30 @@ def _table(pdf: FPDF, lines: Sequence[Line], words: Words) -> None:
             heading.cell(text)
         for line in lines:
             row = table.row()
-            for text in _cells(line, words.decimal):
+            for text in _cells(line, words):
                 row.cell(text)
 
 
-def _cells(line: Line, decimal: str) -> list[str]:
-    share = 100 * line.saved_kwh / line.baseline_kwh if line.baseline_kwh else 0.0
-    figures = (line.kwh, line.baseline_kwh, line.saved_kwh)
-    money = (line.cost, line.saved_cost, line.co2_kg)
+def _cells(line: Line, words: Words) -> list[str]:
+    mark = " *" if line.partial else ""
+    share = line.share
+    unknown = line.unknown_high_kwh
     return [
         line.period,
         line.part or "–",
         str(line.lamps),
-        *(f"{value:,.1f}".replace(",", " ").replace(".", decimal) for value in figures),
-        f"{share:.1f}".replace(".", decimal),
-        *(
-            "–" if value is None else f"{value:,.0f}".replace(",", " ")
-            for value in money
-        ),
-        f"{100 * line.covered:.0f}",
-    ]
+        _said(line.kwh, words, 1),
+        _said(line.baseline_kwh, words, 1),
+        _said(line.saved_kwh, words, 1) + mark,
+        _said(line.saved_uncertainty_kwh, words, 1),
+        _said(None if share is None else 100 * share, words, 1) + mark,
+        words.unknown if unknown is None else f"0–{_said(unknown, words, 1)}",
+        *(_said(x, words, 0) for x in (line.cost, line.saved_cost, line.co2_kg)),
+        words.unknown if line.covered is None else _said(math.floor(100 * line.covered), words, 0),
+    ]  # fmt: skip
+
+
+def _said(value: float | None, words: Words, digits: int) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.{digits}f}".replace(",", "\u202f").replace(".", words.decimal)

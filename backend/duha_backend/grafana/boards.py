@@ -124,16 +124,25 @@ CABINETS = Board(
     ),
     (CABINET,), view="#cabinet=$cabinet",
 )  # fmt: skip
+_POSSIBLE = '"d" >= 0 AND "d" <= 1050'
+"""Energy that a cabinet can draw in a day [kWh]: three phases of 63 A."""
 ENERGY = Board(
     "duha-energy", "Energy",
     (
         Panel("Energy of a day, by the meters", "timeseries", "1d", "kwatth",
               (Query('SELECT sum("d") FROM (SELECT difference("energy_kwh") AS "d" FROM "meter_cabinet"'
-                     ' WHERE $timeFilter GROUP BY "controller") WHERE $timeFilter GROUP BY time(1d) fill(none)',
-                     "energy"),), 24),
+                     f' WHERE $timeFilter GROUP BY "controller") WHERE $timeFilter AND {_POSSIBLE} GROUP BY time(1d) fill(none)',
+                     "energy"),), 12, "Of what was read: see the coverage beside it. Steps that no cabinet can draw are left out."),
+        Panel("Coverage: share of quarters with a meter reading", "timeseries", "15m", "percentunit",
+              (Query('SELECT count("energy_kwh") / 96 FROM "meter_cabinet"'
+                     ' WHERE $timeFilter GROUP BY time(1d), "controller" fill(0)', "$tag_controller"),), 12,
+              "By days; what was not read is unknown, not saved. The last day is not over."),
         Panel("Energy by cabinet", "table", "1d", "kwatth",
-              (Query('SELECT spread("energy_kwh") AS "energy" FROM "meter_cabinet"'
-                     ' WHERE $timeFilter GROUP BY "controller"'),)),
+              (Query('SELECT sum("d") AS "energy" FROM (SELECT difference("energy_kwh") AS "d" FROM "meter_cabinet"'
+                     f' WHERE $timeFilter GROUP BY "controller") WHERE $timeFilter AND {_POSSIBLE} GROUP BY "controller"'),)),
+        Panel("Last meter reading by cabinet", "table", "15m", "kwatth",
+              (Query('SELECT last("energy_kwh") AS "counter" FROM "meter_cabinet"'
+                     ' WHERE $timeFilter GROUP BY "controller"'),), 12, "Its time tells the age of the figures beside it."),
         Panel("Power factor, lowest", "timeseries", "15m", "short",
               (Query(f'SELECT min("power_factor") FROM "meter_cabinet" WHERE $timeFilter {BY_TIME} fill(none)',
                      "power factor"),)),

@@ -75,6 +75,9 @@ export function date(ms) {
   return new Intl.DateTimeFormat(region(), {timeZone: zone, day: 'numeric', month: 'numeric', year: 'numeric'}).format(ms);
 }
 
+/** A date without a time, such as of a night: no zone moves it. @param {string} iso */
+export const day = iso => new Intl.DateTimeFormat(region(), {timeZone: 'UTC', day: 'numeric', month: 'numeric', year: 'numeric'}).format(Date.parse(iso));
+
 /** Day and time of what the backend wrote (RFC 3339) or of a number [ms]. @param {string | number | null | undefined} at */
 export function moment(at) {
   if (at === null || at === undefined) return '–';
