@@ -36,6 +36,7 @@ from duha_edge.points import Block
 from duha_edge.profiles import TableName
 from duha_edge.site import BusConfig, SiteFile, parse
 from duha_edge.technician import serving
+from duha_runtime.waiting import ended
 from duha_sim.demo import _parser as demo_parser
 from duha_sim.devices import ProfileUnit
 from duha_sim.modbus import RtuPort, TcpPort, answer, crc
@@ -306,8 +307,7 @@ async def _backlog(site: SiteFile, folder: Path) -> dict[str, float]:
             fresh += 1
         await asyncio.sleep(0.01)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await ended([running])
     readings = (BACKLOG_CYCLES + fresh - len(waiting)) * BACKLOG_UNITS
     waiting.close()
     return {

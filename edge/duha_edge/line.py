@@ -181,14 +181,10 @@ class Line:
         """Ask every unit but rain gauges once, and keep what it says."""
         began = time.monotonic()
         cycle = Cycle()
-        loop = asyncio.get_running_loop()
         now, gap = self._clock.now(), self.bus.gap
         for unit in self._units:
             self._pulse.beat(self._name, SLOWEST_S)
-            answer = await self._ask(unit, now, gap)
-            # The next question goes out first; this is looked at while it is answered.
-            loop.call_soon(self._take_down, answer, cycle)
-        await asyncio.sleep(0)
+            self._take_down(await self._ask(unit, now, gap), cycle)
         await self._recorder.cycle(cycle)
         told = ", ".join(f"{n} {what}" for what, n in sorted(cycle.tally.items()))
         told = told or "no device but rain gauges"

@@ -18,6 +18,7 @@ from duha_contract.programmes import Place
 from duha_edge.agent import Agent
 from duha_edge.outbox import Content, Outbox
 from duha_edge.site import parse
+from duha_runtime.waiting import ended
 from duha_sim.city import SimulatedCity
 from duha_sim.storm import Replay
 from duha_sim.streets import generate
@@ -79,8 +80,7 @@ async def agent(folder, disk, broker):
         yield made, city, readings
         assert not running.done()
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await ended([running])
         await city.close()
         await asyncio.sleep(0.02)
 
@@ -114,7 +114,6 @@ async def test_nothing_is_lost_or_doubled_and_the_lights_obey(
             (disk / "filler").unlink()
             await until(lambda: not made.recorder.alarm)
             await until(lambda: len(there.rows) > made_while_full)
-            await until(lambda: made.status().alarms == ())
             seen = list(readings)
             await until(lambda: {r[:2] for r in seen} <= {r[:2] for r in there.rows})
             assert made.outbox.lost == 0

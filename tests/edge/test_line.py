@@ -24,6 +24,7 @@ from duha_edge.recorder import Recorder
 from duha_edge.site import BusConfig, DeviceConfig
 from duha_edge.timekeeper import Timekeeper
 from duha_edge.units import Device, LinePlan
+from duha_runtime.waiting import ended
 from duha_sim.modbus import TcpPort, answer
 
 FLOAT_COUNTER = Profile(
@@ -128,8 +129,7 @@ async def test_a_count_that_no_counter_can_show_is_invalid_and_rain_goes_on(
             await _until(lambda t=tips: bench.of("SR-01")[-1][3] == t)
         await _until(lambda: sum(r[4] or 0 for r in bench.of("SR-01")) == 1)
         assert not running.done()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await ended([running])
 
 
 async def test_a_value_out_of_range_is_left_out_and_the_others_stay(tmp_path):
@@ -201,8 +201,7 @@ async def test_whatever_ends_a_part_of_a_line_ends_the_line_and_leaves_no_task(
             delattr(bench.line, part)
             again = asyncio.create_task(bench.line.run())  # as its supervisor does
             await _until(lambda bench=bench: bench.of("L1") and bench.of("SR-01"))
-            again.cancel()
-            await asyncio.gather(again, return_exceptions=True)
+            await ended([again])
 
 
 async def test_a_line_that_babbles_leaves_the_others_alone(tmp_path):
@@ -222,9 +221,7 @@ async def test_a_line_that_babbles_leaves_the_others_alone(tmp_path):
         assert bench.line.alarms == []
         assert {row[2] for row in bench.of("L1")} == {"good"}
         assert {row[2] for row in bench.of("L9")} == {"no_answer"}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 async def _until(so):

@@ -26,6 +26,7 @@ from duha_contract.programmes import Place
 from duha_edge.link import Link
 from duha_edge.outbox import Content, Outbox
 from duha_edge.site import Broker, Site
+from duha_runtime.waiting import ended
 
 SITE = Site("plzen", "RVO-001", 49.7, 13.3, "Europe/Prague")
 
@@ -44,8 +45,7 @@ async def linked(tmp_path, port, desired=lambda _: None):
     try:
         yield link, outbox
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await ended([running])
         outbox.close()
 
 
@@ -90,8 +90,7 @@ async def backend(port):
     try:
         yield made
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await ended([running])
 
 
 async def until(so, seconds=20.0):
