@@ -222,7 +222,7 @@ class Backend:
                 log.warning("registry: %s", str(error).splitlines()[0])
             if self.settings.roles != {"ingest"}:
                 elapsed_ms = time.monotonic() * 1000 * self.clock.timeline.rate
-                await self.live.tick(self.clock.now_ms(), elapsed_ms)
+                await self.live.tick(self.clock.now_ms(), elapsed_ms=elapsed_ms)
             await asyncio.sleep(TICK_S)
 
     async def _look(self) -> None:

@@ -325,7 +325,7 @@ class Live:
         reading = self.latest["rain_gauge"].reading(gauge)
         return None if reading is None else now_ms - reading.ts
 
-    async def tick(self, now_ms: int, elapsed_ms: float | None = None) -> None:
+    async def tick(self, now_ms: int, *, elapsed_ms: float | None = None) -> None:
         """Close a tick: find what has gone stale, and wake whoever waits.
 
         Parameters
