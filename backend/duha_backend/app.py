@@ -315,9 +315,8 @@ class Backend:
     async def _tick(self) -> None:
         """Tell the pages what has changed; nothing of this waits for a store."""
         elapsed_ms = time.monotonic() * 1000 * self.clock.timeline.rate
-        await self.live.tick(
-            self.clock.now_ms(), elapsed_ms, self.control.overrides.number
-        )
+        number = self.control.overrides.number
+        await self.live.tick(self.clock.now_ms(), number, elapsed_ms=elapsed_ms)
 
     async def _look(self) -> None:
         """Take other assets when there are."""

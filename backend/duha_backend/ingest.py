@@ -342,7 +342,7 @@ class Ingest:
                 message = receipt.message
                 if message.rejects and not receipt.refused:
                     receipt.refused, receipt.left = True, 1
-                    rejects = Examined(message.controller, rejects=message.rejects)
+                    rejects = replace(message, batch=None, tables=[])
                     self._booked.put(Part(rejects, [receipt]))
                 else:
                     self._handled(message)

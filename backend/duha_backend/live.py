@@ -328,7 +328,7 @@ class Live:
         return None if reading is None else now_ms - reading.ts
 
     async def tick(
-        self, now_ms: int, elapsed_ms: float | None = None, overrides: int = 0
+        self, now_ms: int, overrides: int = 0, *, elapsed_ms: float | None = None
     ) -> None:
         """Close a tick: find what has gone stale, and wake whoever waits.
 

@@ -26,8 +26,7 @@ MOST_WAITING = 4 * GROUP
 STUCK_S = 2.0
 """How long the examination of messages waits for a sink that is behind [s]."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 5.0
-PROOF_S = 60.0
-"""A commit within this time proves that a sink works [s]."""
+MOST_REMEMBERED = 1000
 MOST_SUSPECTS = 8
 """Parts that fail alone, while none succeeds, before the sink is held to be broken."""
 
@@ -57,7 +56,8 @@ class Sink:
     An error that is `StoreDown` or of the operating system means that the sink is away:
     it is left alone for a while. Any other error may be the fault of one part: the group
     is tried in halves until that part stands alone, and the others are committed. A part
-    is held guilty only while others succeed; when nothing succeeds, the sink is broken.
+    is held guilty only when it fails again after another has succeeded, now or when it is
+    sent again: when nothing succeeds, the sink is broken.
 
     Parameters
     ----------
@@ -101,14 +101,15 @@ class Sink:
         self._room.set()
         self._stuck = False
         self._again = float("-inf")
-        self._proved = float("-inf")
+        self._commits = 0
+        self._suspects: dict[tuple[str, bytes], int] = {}
         self._pause = FIRST_PAUSE_S
         self.alarm = ""
         self.failed = 0
 
     def put(self, part: Part) -> None:
         """Take a part; missed while the sink is in trouble or too far behind."""
-        if time.monotonic() < self._again or len(self._waiting) >= MOST_WAITING:
+        if self._rests() or len(self._waiting) >= MOST_WAITING:
             self._missed([part])
             return
         self._waiting.append(part)
@@ -140,48 +141,71 @@ class Sink:
                 self._room.set()
 
     async def _take(self, group: list[Part]) -> None:
-        try:
-            await self._commit(group)
-        except (StoreDown, OSError, MemoryError) as error:
-            self._trouble(error, group)
-        except Exception as error:  # noqa: BLE001 - perhaps the fault of one part
+        error = await self._tried(group)
+        if error is not None:
             await self._sift(group, error)
+
+    async def _tried(self, parts: list[Part]) -> Exception | None:
+        """Commit parts; what speaks against one of them, when that fails."""
+        try:
+            await self._commit(parts)
+        except (StoreDown, OSError, MemoryError) as error:
+            self._trouble(error, parts)
+        except Exception as error:  # noqa: BLE001 - perhaps the fault of one part
+            return error
         else:
             self._proven()
-            self._settled(group)
+            self._settled(parts)
+        return None
 
     async def _sift(self, group: list[Part], error: Exception) -> None:
-        """Commit the good parts of a group that has failed, and find the bad ones."""
-        waiting, suspects = _halves(group), []
-        if len(group) == 1:
-            waiting, suspects = [], [(group[0], error)]
-        while waiting and (self._works_otherwise() or len(suspects) < MOST_SUSPECTS):
-            some = waiting.pop()
-            try:
-                await self._commit(some)
-            except (StoreDown, OSError, MemoryError) as away:
-                self._trouble(away, [p for ps in (*waiting, some) for p in ps])
-                self._missed([part for part, _ in suspects])
+        """Commit the good parts of a group that has failed, and judge the others."""
+        failed, alone, before = [(group, error)], [], self._commits
+        while failed:
+            parts, error = failed.pop()
+            if len(parts) == 1:
+                alone.append((parts[0], error))
+                self._suspects.setdefault(_key(parts[0]), before)
+            if self._is_broken():
+                left = [part for parts, _ in failed for part in parts]
+                self._trouble(error, [*left, *(part for part, _ in alone)])
                 return
-            except Exception as again:  # noqa: BLE001 - see above
-                if len(some) == 1:
-                    suspects.append((some[0], again))
-                waiting += _halves(some) if len(some) > 1 else []
-            else:
-                self._proven()
-                self._settled(some)
-        if self._works_otherwise():
-            for part, why in suspects:
-                self._poisoned(part, why)
-            return
-        left = [part for parts in waiting for part in parts]
-        self._trouble(error, left + [part for part, _ in suspects])
+            for half in _halves(parts) if len(parts) > 1 else ():
+                again = None if self._rests() else await self._tried(half)
+                if again is not None:
+                    failed.append((half, again))
+                elif self._rests():
+                    self._missed(half)
+        for part, why in alone:
+            await self._judge(part, why)
 
-    def _works_otherwise(self) -> bool:
-        return time.monotonic() - self._proved < PROOF_S
+    async def _judge(self, part: Part, error: Exception) -> None:
+        """Hold a part guilty that fails once more after others have succeeded."""
+        if self._rests():
+            self._missed([part])
+            return
+        if self._suspects.get(_key(part), self._commits) < self._commits:
+            again = await self._tried([part])
+            self._suspects.pop(_key(part), None)
+            if again is not None:
+                self._poisoned(part, again)
+            return
+        self._say(error)
+        self._missed([part])
+
+    def _rests(self) -> bool:
+        """Whether the sink is left alone now."""
+        return time.monotonic() < self._again
+
+    def _is_broken(self) -> bool:
+        """Whether so many have failed, and none has succeeded since, that all would."""
+        while len(self._suspects) > MOST_REMEMBERED:
+            del self._suspects[next(iter(self._suspects))]
+        alone = sum(commits == self._commits for commits in self._suspects.values())
+        return alone >= MOST_SUSPECTS
 
     def _proven(self) -> None:
-        self._proved = time.monotonic()
+        self._commits += 1
         self._pause = FIRST_PAUSE_S
         if self.alarm:
             log.info("%s: works again", self._name)
@@ -190,18 +214,29 @@ class Sink:
 
     def _trouble(self, error: Exception, group: Sequence[Part]) -> None:
         """Leave the sink alone for a while; what it should have taken comes again."""
-        said = str(error) if isinstance(error, StoreDown) else describe(error)
-        if said != self.alarm:
-            known = isinstance(error, StoreDown)
-            log.error("%s: %s", self._name, said, exc_info=None if known else error)
-        self.alarm = said
-        self.failed += 1
+        self._say(error)
         after = error.after_s if isinstance(error, StoreDown) else 0.0
         pause = min(max(self._pause, after), LONGEST_PAUSE_S)
         self._again = time.monotonic() + pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
         self._missed([*group, *self._waiting])
         self._waiting.clear()
+        self._suspects.clear()
+
+    def _say(self, error: Exception) -> None:
+        """Raise the alarm of this sink."""
+        known = isinstance(error, StoreDown)
+        said = str(error) if known else describe(error)
+        if said != self.alarm:
+            log.error("%s: %s", self._name, said, exc_info=None if known else error)
+        self.alarm = said
+        self.failed += 1
+
+
+def _key(part: Part) -> tuple[str, bytes]:
+    """What stands for a part when it is sent again."""
+    message = part.message
+    return message.controller, message.digest + bytes([bool(message.rejects)])
 
 
 def _halves(group: list[Part]) -> list[list[Part]]:

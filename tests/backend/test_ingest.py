@@ -16,6 +16,7 @@ from duha_backend import ingest as ingest_module
 from duha_backend.acks import ranges
 from duha_backend.books import Books
 from duha_backend.duck import DuckReadings
+from duha_backend.errors import StoreDown
 from duha_backend.fair import FORGOTTEN_S, FairQueue, Strangers
 from duha_backend.ingest import Ingest
 from duha_backend.keeper import Keeper
@@ -267,8 +268,8 @@ async def test_a_sink_that_takes_nothing_is_broken_and_no_message_is_blamed():
         "store", commit, lambda _: None, lambda part, _: poisoned.append(part),
         missed.extend, lambda: None,
     )  # fmt: skip
-    for _ in range(100):
-        sink.put(Part(Examined("RVO-001"), []))
+    for n in range(100):
+        sink.put(Part(Examined("RVO-001", digest=b"%d" % n), []))
     task = asyncio.create_task(sink.run())
     await until(lambda: len(missed) == 100)
     task.cancel()
@@ -277,6 +278,62 @@ async def test_a_sink_that_takes_nothing_is_broken_and_no_message_is_blamed():
     assert len(seen) < 40  # it is not tried for ever, either
     sink.put(Part(Examined("RVO-001"), []))
     assert len(missed) == 101  # it is left alone for a while
+
+
+async def test_a_sink_that_worked_a_moment_ago_and_breaks_blames_no_message():
+    broken: list[bool] = []
+    poisoned: list[Part] = []
+    missed: list[Part] = []
+    settled: list[Part] = []
+
+    async def commit(parts):
+        if broken or any(part.message.controller == "BAD" for part in parts):
+            raise TypeError("wrong")
+
+    sink = Sink(
+        "store", commit, settled.extend, lambda part, _: poisoned.append(part),
+        missed.extend, lambda: None,
+    )  # fmt: skip
+    task = asyncio.create_task(sink.run())
+    sink.put(Part(Examined("BAD"), []))
+    await until(lambda: missed)
+    assert poisoned == []  # nothing else has come, so nobody knows whose fault it was
+    sink.put(Part(Examined("RVO-001"), []))
+    await until(lambda: settled)
+    sink.put(Part(Examined("BAD"), []))  # it is sent again
+    await until(lambda: poisoned)
+    assert [part.message.controller for part in settled] == ["RVO-001"]
+    assert sink.alarm == ""
+    missed.clear()
+    broken.append(True)
+    for n in range(50):
+        sink.put(Part(Examined("RVO-001", digest=b"%d" % n), []))
+    await until(lambda: len(missed) == 50)
+    assert len(poisoned) == 1
+    assert sink.alarm
+    task.cancel()
+
+
+async def test_a_sink_that_goes_away_while_it_is_sifted_is_asked_no_more():
+    asked: list[int] = []
+    missed: list[Part] = []
+
+    async def commit(parts):
+        asked.append(len(parts))
+        if len(asked) == 1:
+            raise TypeError("perhaps one of these")
+        raise StoreDown("away")
+
+    sink = Sink(
+        "store", commit, lambda _: None, lambda *_: None, missed.extend, lambda: None
+    )
+    for n in range(64):
+        sink.put(Part(Examined("RVO-001", digest=b"%d" % n), []))
+    task = asyncio.create_task(sink.run())
+    await until(lambda: len(set(map(id, missed))) == 64)
+    assert asked == [64, 32]
+    assert sink.alarm == "away"
+    task.cancel()
 
 
 async def test_a_batch_that_cannot_be_decoded_is_acknowledged_by_its_envelope(running):

@@ -162,7 +162,7 @@ async def test_a_slow_clock_of_a_controller_makes_it_not_stale():
     told(live)
     for second in range(0, 60, 10):
         live.take("RVO-001", [readings(T0 + second * 1000 - 3_600_000)])
-        await live.tick(T0 + second * 1000, second * 1000)
+        await live.tick(T0 + second * 1000, elapsed_ms=second * 1000)
         assert live.figures(T0)["stale"] == []
     known = live.controllers["RVO-001"]
     assert known.last_batch_ms == T0 + 50_000 - 3_600_000  # the age of its data is said
@@ -172,10 +172,10 @@ async def test_a_jump_of_the_backends_clock_makes_nothing_stale():
     live = city()
     told(live)
     live.take("RVO-001", [readings(T0)])
-    await live.tick(T0, 0)
-    await live.tick(T0 + 3_600_000, 1000)
+    await live.tick(T0, elapsed_ms=0)
+    await live.tick(T0 + 3_600_000, elapsed_ms=1000)
     assert live.figures(T0)["stale"] == []
-    await live.tick(T0 - 3_600_000, 16_501)
+    await live.tick(T0 - 3_600_000, elapsed_ms=16_501)
     assert live.figures(T0)["stale"] == ["RVO-001"]
 
 
@@ -183,7 +183,7 @@ async def test_what_is_known_from_the_store_counts_by_its_age():
     live = city()
     frame = readings(T0).values | {"controller": ["RVO-001"] * 2}
     live.restore("luminaire", frame)
-    await live.tick(T0 + 60_000, 5)
+    await live.tick(T0 + 60_000, elapsed_ms=5)
     assert live.figures(T0)["stale"] == ["RVO-001"]
 
 
