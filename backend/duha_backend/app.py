@@ -42,6 +42,7 @@ from duha_contract.messages import Ack, Desired, Status
 from duha_contract.programmes import Place
 from duha_contract.quantities import KINDS
 from duha_contract.topics import Topic
+from duha_runtime.lag import LoopLag
 from duha_runtime.supervision import Supervisor, describe
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class Backend:
         settings.data.mkdir(parents=True, exist_ok=True)
         roles = settings.roles
         self.supervisor = Supervisor()
+        self.lag = LoopLag()
         self.registry = (
             Registry(settings.registry)
             if settings.registry
@@ -232,6 +234,7 @@ class Backend:
         if listening is not None:
             start("http", functools.partial(self._serve, listening))
         start("link", self.link.run)
+        start("loop lag", self.lag.run)
         for part, run in self.ingest.parts.items():
             start(part, run)
         self._every("registry", TICK_S, self._look)
@@ -381,6 +384,8 @@ class Backend:
             rate=self.clock.timeline.rate,
             grafana=self.settings.grafana,
             parts=self.supervisor,
+            keeper=self.keeper,
+            lag=self.lag,
         )
         limits = self.settings.limits
         app = make_app(services, whole="api" in self.settings.roles, limits=limits)

@@ -71,6 +71,8 @@ _CLOSE_S = 5.0
 _BROKEN = (duckdb.FatalException, duckdb.ConnectionException)
 """What DuckDB says when it has given its database up."""
 _TROUBLE = (duckdb.Error, OSError, MemoryError)
+_DATA = (duckdb.DataError, duckdb.IntegrityError)
+"""Values that the store cannot keep; ingest finds the message that has them."""
 
 
 class DuckReadings:
@@ -171,6 +173,8 @@ class DuckReadings:
         try:
             return await loop.run_in_executor(pool, call, *given)
         except _TROUBLE as error:
+            if pool is self._changes and isinstance(error, _DATA):
+                raise  # the fault of what was given, not of the store
             raise StoreDown(f"DuckDB: {error}") from error
 
     @contextlib.contextmanager

@@ -303,7 +303,7 @@ async def test_two_files_at_a_time_are_written_for_one_asker(border):
 
 
 async def test_event_streams_of_a_session_are_few_and_end_with_it(border, monkeypatch):
-    monkeypatch.setattr("duha_backend.api.border.ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr("duha_backend.api.now.ASK_EVERY_S", 0.0)
     registry, live = border.backend.registry, border.backend.live
     session = registry.new_token("e", round(time.time() * 1000) + 60_000, "viewer")
     cookie = (b"cookie", f"duha_session={session}".encode())

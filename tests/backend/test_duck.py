@@ -286,6 +286,7 @@ async def test_what_comes_close_together_shares_a_commit(duck, tmp_path):
     async def acknowledge(_controller, ack):
         acknowledged.append(ack)
 
+    duck.linger_s = 1.0
     ingest = Ingest(
         duck,
         Books(registry.engine),
@@ -294,7 +295,6 @@ async def test_what_comes_close_together_shares_a_commit(duck, tmp_path):
         Clock(time.time),
         acknowledge,
     )
-    duck.linger_s = 1.0
     taking = asyncio.create_task(ingest.run())
     for n in range(1, 6):
         table = Table(

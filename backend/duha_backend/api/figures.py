@@ -19,6 +19,7 @@ from prometheus_client.openmetrics.exposition import (
 
 from duha_backend import backups
 from duha_backend.api.services import PREFIX, SIGNED_IN, S, Services, iso
+from duha_runtime.lag import UPPER_S
 
 router = APIRouter(dependencies=SIGNED_IN)
 
@@ -107,8 +108,29 @@ class _Collector:
         )
         lag.add_metric([], buckets=_cumulative(counts.lag), sum_value=None)
         yield lag
+        loop = HistogramMetricFamily(
+            "duha_loop_lag_seconds", "Delay of timers of the event loop"
+        )
+        counted = dict(zip(UPPER_S, self._services.lag.counts, strict=True))
+        loop.add_metric(
+            [], buckets=_cumulative(counted), sum_value=self._services.lag.total_s
+        )
+        yield loop
+        yield from self._keeping()
         yield from self._parts()
         yield from self._state()
+
+    def _keeping(self) -> Iterator[Metric]:
+        """Figures of the store and of its roll-ups."""
+        services = self._services
+        for name, what, value in (
+            ("duha_store_reused_numbers", "Batches with a number that stood for others", services.readings.reused.total()),
+            ("duha_rollup_failures", "Attempts at a roll-up that failed", services.keeper.failures),
+        ):  # fmt: skip
+            yield CounterMetricFamily(name, what, value=value)
+        aside, waiting = len(services.keeper.aside), services.keeper.waiting
+        yield GaugeMetricFamily("duha_rollups_aside", "Roll-ups that are set aside", aside)  # fmt: skip
+        yield GaugeMetricFamily("duha_rollups_waiting", "Roll-ups that are due", waiting)  # fmt: skip
 
     def _parts(self) -> Iterator[Metric]:
         """Which parts of this process fail, and how often they have."""

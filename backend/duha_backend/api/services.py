@@ -24,9 +24,11 @@ from duha_backend.energy.settlement import Settlement
 from duha_backend.errors import Forbidden, NotAllowed
 from duha_backend.headline import Headline
 from duha_backend.ingest import Ingest
+from duha_backend.keeper import Keeper
 from duha_backend.live import Live
 from duha_backend.readings import Readings
 from duha_backend.registry import ROLES, Registry, Role
+from duha_runtime.lag import LoopLag
 from duha_runtime.supervision import Supervisor
 
 PREFIX = "/api/v1"
@@ -83,8 +85,13 @@ class Services:
         rate: float,
         grafana: str = "",
         parts: Supervisor | None = None,
+        *,
+        keeper: Keeper,
+        lag: LoopLag,
     ) -> None:
         self.parts = parts or Supervisor()
+        self.keeper = keeper
+        self.lag = lag
         self.books = books
         self.data = data
         self.roles = roles

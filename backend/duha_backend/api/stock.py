@@ -13,7 +13,7 @@ from pydantic import Field
 from duha_backend import assets as files
 from duha_backend import backups
 from duha_backend.api.bodies import uploaded
-from duha_backend.api.fields import Body, Number
+from duha_backend.api.fields import Body, Number, PathId
 from duha_backend.api.masks import text_without_secrets
 from duha_backend.api.services import (
     PREFIX,
@@ -110,7 +110,7 @@ async def import_assets(
 
 
 @router.delete("/assets/{name}", status_code=204, dependencies=[needs("engineer")])
-async def remove_asset(name: str, services: S, who: Who) -> None:
+async def remove_asset(name: PathId, services: S, who: Who) -> None:
     """Take an asset out of the inventory; its readings stay.
 
     A cabinet goes when nothing hangs on it any more.
