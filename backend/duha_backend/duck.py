@@ -37,7 +37,7 @@ from duha_backend.duck_tables import (
     unmasked,
     write_held,
 )
-from duha_backend.errors import StoreDown
+from duha_backend.errors import Invalid, StoreDown
 from duha_backend.held import Held
 from duha_backend.readings import (
     DAY_MS,
@@ -174,7 +174,7 @@ class DuckReadings:
             return await loop.run_in_executor(pool, call, *given)
         except _TROUBLE as error:
             if pool is self._changes and isinstance(error, _DATA):
-                raise  # the fault of what was given, not of the store
+                raise Invalid(f"DuckDB cannot keep this: {error}") from error
             raise StoreDown(f"DuckDB: {error}") from error
 
     @contextlib.contextmanager

@@ -84,7 +84,7 @@ def test_what_is_no_pi_document_is_refused(text):
         (from_csv, "gauge,time,rain_mm\na,2026-01-01T00:00Z,inf", "row 2"),
         (from_csv, "gauge,time,rain_mm\na,2026-01-01T00:00Z", "row 2"),
         (from_csv, "gauge,time,rain_mm\n" + "x" * 200_000, "row"),
-        (from_csv, "x" * 200_000, "header"),
+        (from_csv, "x" * 200_000, "row 1"),
         (from_swmm, "A 99999999999 1 1 0 0 1.0", "line 1"),
         (from_swmm, "A 2026 1 1 0 0 1e999", "line 1"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from duha_backend.duck import DuckReadings
-from duha_backend.errors import StoreDown
+from duha_backend.errors import Invalid, StoreDown
 from duha_backend.held import include
 from duha_backend.influx import Influx, InfluxReadings
 from duha_backend.parquet import ParquetFile
@@ -305,7 +305,7 @@ async def duck(tmp_path):
 async def test_a_failed_commit_leaves_nothing(duck):
     broken = lamps(2, ts=T0 + 1)
     broken.tables[0].values["power_w"] = np.array(["not a number"] * 2, dtype=object)
-    with pytest.raises(StoreDown):
+    with pytest.raises(Invalid, match="not a number"):
         await duck.write([lamps(1), broken], T0)
     assert length(await duck.latest("luminaire", 0)) == 0
     await duck.write([lamps(1)], T0)

@@ -366,7 +366,7 @@ async def study(body: StudyIn, services: S, who: Who) -> dict[str, Any]:
 
 
 @router.delete("/studies/{name}", status_code=204, dependencies=ENGINEER)
-async def cancel(name: str, services: S, who: Who) -> None:
+async def cancel(name: PathId, services: S, who: Who) -> None:
     """Cancel a study that waits or is carried out: its processes end within a second."""
     run, _ = await _study(services, name)
     if run.state == "cancelled":
