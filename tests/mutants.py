@@ -150,8 +150,21 @@ def _desired(dice: random.Random, name: str, number: int, now: int) -> Made:
     return "desired", {
         "v": 1, "revision": number, "hash": "abc", "issued": now,
         "place": {"latitude": 49.7, "longitude": 13.4, "zone": "Europe/Prague"},
-        "programmes": [], "calendars": [], "assignments": {f"{name}-D1": "usual"},
-        "overrides": [], "conditions": [], "normals": {f"{name}-D1": 80.0},
+        "programmes": [
+            {"id": "usual", "name": "Usual", "active": [{"start": "sunset", "end": "sunrise"}],
+             "steps": [{"at": "sunset", "level": 100.0}, {"at": "22:30", "level": 40.0, "fade_s": 60.0}],
+             "effects": [{"on": "wet_road"}]},
+        ],
+        "calendars": [
+            {"id": "all", "name": "All", "default": "usual",
+             "rules": [{"programme": "usual", "weekdays": ["sat"], "first": "2026-01-01"}]},
+        ],
+        "assignments": {"*": "all"},
+        "overrides": [
+            {"id": "o1", "level": 50.0, "start": now - 1000, "end": now + 3_600_000, "devices": [f"{name}-L001"]},
+        ],
+        "conditions": [{"kind": "wet_road", "start": now - 1000, "end": now + 60_000}],
+        "normals": {f"{name}-L001": 80.0}, "drying": None, "term": 1,
     }  # fmt: skip
 
 

@@ -53,7 +53,8 @@ class Backend:
         self._log = folder / "backend.log"
         self._command = [
             sys.executable, "-m", "duha", "backend", "run", "--data", str(self.data),
-            "--port", str(self.port), "--broker", f"127.0.0.1:{broker}", *more,
+            "--port", str(self.port), "--broker", f"127.0.0.1:{broker}",
+            "--requests-per-s", "100000", *more,
         ]  # fmt: skip
         self.start()
 
