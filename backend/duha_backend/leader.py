@@ -41,6 +41,9 @@ class Leadership:
         What is led.
     monotonic : callable, optional
         Time [s].
+    wall : callable, optional
+        POSIX time [s]. No term is below it: a registry that was emptied or restored from a
+        backup begins above every term that controllers have seen.
 
     Attributes
     ----------
@@ -51,10 +54,12 @@ class Leadership:
     def __init__(
         self, database: Database, name: str = "control",
         monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._database = database
         self._name = name
         self._monotonic = monotonic
+        self._wall = wall
         self._me = secrets.token_hex(8)
         self._connection: sa.Connection | None = None
         self._locked_at: float | None = None
@@ -130,9 +135,11 @@ class Leadership:
 
     def _begin_term(self, db: sa.Connection) -> int:
         t = tables.leadership
-        row = {"name": self._name, "term": 1, "holder": self._me}
+        least = max(1, int(self._wall()))
+        row = {"name": self._name, "term": least, "holder": self._me}
         statement = tables.insert(db, t).values(row)
-        grown = {"term": t.c.term + 1, "holder": self._me}
+        after = sa.case((t.c.term >= least, t.c.term + 1), else_=least)
+        grown = {"term": after, "holder": self._me}
         statement = statement.on_conflict_do_update(index_elements=["name"], set_=grown)
         return int(db.execute(statement.returning(t.c.term)).scalar_one())
 

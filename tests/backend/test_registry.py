@@ -266,7 +266,9 @@ def leaders(server):
     """Two processes that would lead, on a clock that is set by hand."""
     for url in fresh_database(server):
         seconds, registries = Seconds(), [Registry(url), Registry(url)]
-        both = [Leadership(r.engine, monotonic=seconds) for r in registries]
+        both = [
+            Leadership(r.engine, monotonic=seconds, wall=lambda: 0) for r in registries
+        ]
         yield seconds, registries, *both
         for leadership, registry in zip(both, registries, strict=True):
             leadership.close()
@@ -359,13 +361,26 @@ def test_each_error_of_the_driver_is_a_registry_that_is_down(registry):
 
 def test_with_sqlite_there_is_no_other(tmp_path):
     registry = Registry.in_folder(tmp_path)
-    first = Leadership(registry.engine)
+    first = Leadership(registry.engine, wall=lambda: 0)
     assert first.ask()
     assert first.term == 1
-    again = Leadership(registry.engine)
+    again = Leadership(registry.engine, wall=lambda: 0)
     assert again.ask()
     assert again.term == 2  # each start is a term of its own
     registry.close()
+
+
+def test_an_emptied_registry_begins_above_every_term_that_was_seen(tmp_path):
+    terms = [0]
+    for now in (1000.0, 1001.0):
+        folder = tmp_path / f"{now:.0f}"
+        folder.mkdir()
+        registry = Registry.in_folder(folder)
+        leader = Leadership(registry.engine, wall=iter((now,)).__next__)
+        leader.ask()
+        terms.append(leader.term)
+        registry.close()
+    assert terms == [0, 1000, 1001]
 
 
 # -- files -------------------------------------------------------------------------------
