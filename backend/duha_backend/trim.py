@@ -70,11 +70,12 @@ def _cut(engine: Database, kept: Kept, caps: Caps, which: Any) -> int:
     things = size = 0
     last = None
     with engine.connect() as db:
-        for age, weight in db.execute(query.execution_options(yield_per=STEP)):
-            things, size = things + 1, size + weight
-            if things > caps.things or size > caps.bytes:
-                last = age
-                break
+        with db.execute(query.execution_options(yield_per=STEP)) as rows:
+            for age, weight in rows:
+                things, size = things + 1, size + weight
+                if things > caps.things or size > caps.bytes:
+                    last = age
+                    break
     return 0 if last is None else _delete(engine, kept, which & (kept.age <= last))
 
 

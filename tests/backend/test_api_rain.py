@@ -130,7 +130,8 @@ async def test_rain_goes_out_and_comes_in(api, start):
     moved = json.loads(json.dumps(pi))
     one = next(s for s in moved["timeSeries"] if s["header"]["locationId"] == "RG-1")
     one["events"] = [
-        e | {"date": "2026-10-01", "value": "0.2"} for e in one["events"][:30]
+        e | {"date": "2026-10-01", "value": "0.2", "flag": "0"}
+        for e in one["events"][:30]
     ]
     taken = await api.ask(
         "POST", "/rain/import", content=json.dumps({**moved, "timeSeries": [one]})
@@ -159,10 +160,12 @@ async def test_rain_goes_out_and_comes_in(api, start):
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        ("0001-01-01T00:00,0.2", "before 2000"),
-        ("9999-12-31T23:59,0.2", "to come"),
-        ("2126-01-01T00:00,0.2", "to come"),
-        ("2026-10-02T10:01,1e308", "0 to 500 mm"),
+        ("0001-01-01T00:00,0.2", "year 1 is not"),
+        ("9999-12-31T23:59,0.2", "year 9999 is not"),
+        ("2090-01-01T00:00,0.2", "to come"),
+        ("1999-12-31T00:00,0.2", "before 2000"),
+        ("2026-10-02T10:01,1e308", "never fallen"),
+        ("2026-10-02T10:01,501", "0 to 500 mm"),
         ("2026-10-02T10:01,-0.2", "0 to 500 mm"),
         ("2026-10-02T10:01,nan", "row 2"),
     ],

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -344,13 +345,20 @@ def hanging(tmp_path):
         process.send_signal(signal.SIGCONT)
 
 
+def stop(process):
+    """Stop a server; the signal takes a moment to reach its threads."""
+    process.send_signal(signal.SIGSTOP)
+    while "T (stopped)" not in Path(f"/proc/{process.pid}/status").read_text():
+        time.sleep(0.01)
+
+
 @pytest.mark.system
 async def test_a_server_that_hangs_is_down_within_seconds_and_recovers(hanging):
     url, process = hanging
     store = InfluxReadings(Influx(url), FOREVER)
     await store.prepare(FOREVER)
     await store.write([lamps(1)], T0)
-    process.send_signal(signal.SIGSTOP)
+    stop(process)
     began = time.monotonic()
     ends = await asyncio.gather(
         *(CALLS[name](store) for name in CALLS), return_exceptions=True
@@ -376,7 +384,7 @@ async def test_closing_ends_a_question_that_hangs(hanging):
     url, process = hanging
     store = InfluxReadings(Influx(url), FOREVER)
     await store.prepare(FOREVER)
-    process.send_signal(signal.SIGSTOP)
+    stop(process)
     asking = asyncio.create_task(store.latest("luminaire", 0))
     await asyncio.sleep(0.2)
     began = time.monotonic()

@@ -6,6 +6,7 @@ numbers, depth, counts, foreign names, bytes.
 
 import asyncio
 import contextlib
+import os
 import random
 import sys
 import time
@@ -55,10 +56,11 @@ def acknowledged(outbox, chance):
     outbox.acknowledge(ack.outbox, ack.ranges)
 
 
+MUTANTS = int(os.environ.get("DUHA_TEST_MUTANTS", "1000"))
 MANY = [pytest.mark.system, pytest.mark.timeout(900)]
 COUNTS = [
     pytest.param(60, id="some"),
-    pytest.param(5000, id="thousands", marks=MANY),
+    pytest.param(MUTANTS, id="more", marks=MANY),
 ]
 
 
