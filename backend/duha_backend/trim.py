@@ -69,13 +69,15 @@ def _cut(engine: Database, kept: Kept, caps: Caps, which: Any) -> int:
     query = query.where(which).order_by(kept.age.desc())
     things = size = 0
     last = None
-    with engine.connect() as db:
-        with db.execute(query.execution_options(yield_per=STEP)) as rows:
-            for age, weight in rows:
-                things, size = things + 1, size + weight
-                if things > caps.things or size > caps.bytes:
-                    last = age
-                    break
+    with (
+        engine.connect() as db,
+        db.execute(query.execution_options(yield_per=STEP)) as rows,
+    ):
+        for age, weight in rows:
+            things, size = things + 1, size + weight
+            if things > caps.things or size > caps.bytes:
+                last = age
+                break
     return 0 if last is None else _delete(engine, kept, which & (kept.age <= last))
 
 
