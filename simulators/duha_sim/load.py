@@ -13,6 +13,7 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from duha_contract.errors import ContractError
 from duha_contract.messages import Ack, Batch, Table, decode, encode
 from duha_contract.topics import build, parse, pattern
 
@@ -188,8 +189,11 @@ class Load:
         client.subscribe(pattern(self._city, "ack"), 0)
 
     def _taken(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        ack = decode(bytes(message.payload), Ack)
-        name = parse(message.topic).controller
+        try:
+            ack = decode(bytes(message.payload), Ack)
+            name = parse(message.topic).controller
+        except ContractError:
+            return  # of others, who may send anything
         now = time.time()
         with self._lock:
             if ack.resend:
