@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import functools
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STORE_THREADS, SIGN_IN_THREADS, LONG_THREADS, MAIL_THREADS = 12, 4, 6, 2
+SWITCH_S = 0.001
+"""How long a thread may keep the interpreter while the loop waits for it [s]."""
 END_S = 2.0
 """How long the loop waits for its threads when it ends [s]."""
 _Call = tuple[Future[Any], Callable[[], Any]]
@@ -116,5 +119,6 @@ MAIL = Threads("mail", MAIL_THREADS)
 
 def install() -> None:
     """Give the running loop threads for stores that do not keep the process alive."""
+    sys.setswitchinterval(SWITCH_S)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(DaemonThreads("store", STORE_THREADS))

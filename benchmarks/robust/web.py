@@ -25,7 +25,7 @@ def fuzz(count: int, seed: int) -> dict[str, float]:
     """Cases made from the OpenAPI document with real ids, shared among every role."""
     with city(4, 20) as target:
         ids = furnish(target.json)
-        openapi = json.loads(target.ask("GET", "/openapi.json")[1])
+        openapi = json.loads(_get(target, "/api/openapi.json"))
         tokens = {role: target.new_token(role) for role in ROLES} | {"none": ""}
         found: dict[int, int] = {}
         worst: list[str] = []
@@ -234,14 +234,20 @@ def busy(seconds: float) -> dict[str, float]:
 
 
 def _page(target: Backend, done: threading.Event) -> None:
-    """An open page: reads its stream, and asks for what pages ask for."""
-    stream = _events(target)
+    """An open page: reads its stream, and asks for what pages ask for, as often."""
+    stream, seen, number = _events(target), -1, 0
     while not done.is_set():
-        until_ = time.monotonic() + 2
-        while time.monotonic() < until_:
-            stream.readline()
-        for path in ("/overrides", "/controllers", "/headline"):
-            target.ask("GET", path)
+        line = stream.readline()
+        if not line.startswith(b"data:"):
+            continue
+        number += 1
+        tick = json.loads(line[5:])
+        if tick["overrides"] != seen:
+            seen = tick["overrides"]
+            target.ask("GET", "/overrides")
+        for path, every in (("/controllers", 2), ("/headline", 5), ("/alarms", 5)):
+            if number % every == 0:
+                target.ask("GET", path)
     stream.close()
 
 
@@ -250,14 +256,18 @@ def _export(target: Backend, done: threading.Event) -> None:
         target.ask("GET", "/download/luminaire.csv", timeout=120)
 
 
+def _get(target: Backend, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
+    who = {"Authorization": f"Bearer {target.token}"}
+    connection.request("GET", path, headers=who)
+    body = connection.getresponse().read()
+    connection.close()
+    return body
+
+
 def _lags(target: Backend) -> dict[float, float]:
     """Cumulative counts of the loop's delays by their upper end [s], from ``/metrics``."""
-    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
-    connection.request(
-        "GET", "/metrics", headers={"Authorization": f"Bearer {target.token}"}
-    )
-    text = connection.getresponse().read().decode()
-    connection.close()
+    text = _get(target, "/metrics").decode()
     pattern = r'duha_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)'
     found = {float(le): float(n) for le, n in re.findall(pattern, text)}
     if len(found) != len(UPPER_S):
