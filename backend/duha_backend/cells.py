@@ -59,8 +59,8 @@ def _cell(value: Any) -> str:
     if not _QUOTED.intersection(value):
         return str(plain_cell(value))
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow([plain_cell(value)])
-    return out.getvalue()
+    csv.writer(out).writerow([plain_cell(value)])
+    return out.getvalue().removesuffix("\r\n")
 
 
 def text_of(cell: str) -> str:
