@@ -452,6 +452,7 @@ load = zatížení
 clock-ahead = hodiny napřed, nejvíce
 rows-rate = právě ukládaných údajů
 last-backup = poslední záloha
+parts-failing = části backendu, které selhávají
 detail-silent = { $count ->
     [one] { $count } svítidlo neodpovídá
     [few] { $count } svítidla neodpovídají

@@ -444,6 +444,7 @@ load = load
 clock-ahead = clock ahead of ours, at most
 rows-rate = readings stored now
 last-backup = last backup
+parts-failing = parts of the backend that fail
 detail-silent = { $count ->
     [one] { $count } luminaire does not answer
    *[other] { $count } luminaires do not answer

@@ -51,6 +51,8 @@ async function draw() {
     ['last-backup', moment(backup), late],
   ];
   for (const [name, text] of Object.entries(found.alarms)) rows.push([name, String(text), true]);
+  const failing = Object.entries(found.failing).map(([part, error]) => `${part}: ${error}`);
+  rows.unshift(['parts-failing', failing.join('; ') || number(0), failing.length > 0]);
   box.replaceChildren(table(t('view-health'), [t('col-what'), t('value'), t('judgement')], rows.map(([name, value, bad]) => [
     t(name), figure(value), make('td', {className: bad ? 'what-diverged' : ''}, bad ? `◆ ${t('look-at-it')}` : t('fine'))])),
   make('p', {className: 'hint'}, `Duha ${found.version} · ${found.roles.join(', ')}`));
