@@ -27,11 +27,11 @@ async def answering(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def serving(**limits):
+async def serving(app=answering, **limits):
     """A server with its own limits, and how to connect to it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        server = uvicorn.Server(configured(answering, Limits(**limits)))
+        server = uvicorn.Server(configured(app, Limits(**limits)))
         setattr(server, "capture_signals", contextlib.nullcontext)  # noqa: B010 - pytest's signals stay
         running = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:
@@ -150,3 +150,21 @@ def test_a_process_may_open_as_many_files_as_the_system_lets_it():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("trusted", "seen"), [((), "127.0.0.1"), (("127.0.0.1",), "6.6.6.6")]
+)
+async def test_a_forwarded_address_is_believed_of_a_trusted_proxy_only(trusted, seen):
+    addresses = []
+
+    async def noting(scope, receive, send):
+        addresses.append(scope["client"][0])
+        await answering(scope, receive, send)
+
+    async with serving(noting, trusted_proxies=trusted) as connect:
+        reader, _ = await connect(
+            b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+        )
+        assert await answered(reader)
+    assert addresses == [seen]
